@@ -1,0 +1,126 @@
+"""Request + limits + model -> a `SamplingPlan`, or the error that says what is allowed.
+
+Both transports pass through here, so a limit has one value and one message.
+"""
+
+import math
+import re
+from typing import TypeVar
+
+from service.config import Settings
+from service.errors import invalid
+from service.types import EmbedRequest, NoiseLevel, SamplingPlan
+
+PROFILES = ("balanced",)
+MAX_PRIORITY = 100
+# Confidence closer to 1 than this asks for more than double-precision quantiles can promise.
+MAX_CONFIDENCE = 1 - 1e-9
+_N = TypeVar("_N", int, float)
+_SEED = re.compile(r"^[0-9a-f]{32}$")
+
+
+def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -> SamplingPlan:
+    """Resolve defaults and check every number.
+
+    Args:
+        request: as the transport received it.
+        sigmas: noise levels of the model.
+        settings: limits and defaults.
+
+    Raises:
+        ServiceError: invalid, naming the field and what is allowed.
+    """
+    _pictures(request, settings)
+    if request.profile is not None and request.profile not in PROFILES:
+        raise invalid(
+            f"unknown profile {request.profile!r}; known: {', '.join(PROFILES)}", "profile"
+        )
+    _whole("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
+    selection = _default(request.selection_samples, settings.default_selection_samples)
+    _whole("selection_samples", selection, 1, settings.max_selection_samples)
+    samples = _default(request.samples, settings.default_samples)
+    _whole("samples", samples, 1, settings.max_samples)
+    confidence = _default(request.confidence, settings.default_confidence)
+    if not 0 < confidence <= MAX_CONFIDENCE:
+        raise invalid(
+            f"confidence is {confidence}; allowed is 0 < confidence <= 1 - 1e-9", "confidence"
+        )
+    _seed(request.seed, settings)
+    return SamplingPlan(
+        noise=NoiseLevel(_sigma(request, sigmas, settings)),
+        radii=_radii(request, settings),
+        selection=selection,
+        estimation=samples,
+        confidence=confidence,
+        certify=request.certify,
+        priority=request.priority,
+    )
+
+
+def timeout_s(request: EmbedRequest, settings: Settings) -> float:
+    """Seconds the request may take.
+
+    Raises:
+        ServiceError: invalid, outside 1 ms ... the limit.
+    """
+    if request.timeout_s is None:
+        return settings.default_timeout_ms / 1000
+    if not 0 < request.timeout_s <= settings.max_timeout_ms / 1000:
+        raise invalid(
+            f"timeout_ms is {request.timeout_s * 1000:g};"
+            f" allowed are 1 to {settings.max_timeout_ms}",
+            "timeout_ms",
+        )
+    return request.timeout_s
+
+
+def _pictures(request: EmbedRequest, settings: Settings) -> None:
+    count = len(request.images)
+    if not 1 <= count <= settings.max_pictures:
+        raise invalid(
+            f"{count} pictures in one request; allowed are 1 to {settings.max_pictures}", "inputs"
+        )
+
+
+def _sigma(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -> float:
+    if request.sigma is None:
+        return settings.default_sigma if settings.default_sigma in sigmas else sigmas[0]
+    if request.sigma not in sigmas:
+        raise invalid(
+            f"sigma {request.sigma} is not a noise level of this model;"
+            f" allowed are {', '.join(f'{s:g}' for s in sigmas)}",
+            "sigma",
+        )
+    return request.sigma
+
+
+def _radii(request: EmbedRequest, settings: Settings) -> tuple[float, ...]:
+    radii = settings.default_radii if request.radii is None else request.radii
+    if not 1 <= len(radii) <= settings.max_radii:
+        raise invalid(f"{len(radii)} radii; allowed are 1 to {settings.max_radii}", "radii")
+    for i, radius in enumerate(radii):
+        if not (math.isfinite(radius) and radius >= 0):
+            raise invalid(f"radius {radius} must be a finite number >= 0", f"radii[{i}]")
+    return radii
+
+
+def _seed(seed: str | None, settings: Settings) -> None:
+    if seed is None:
+        return
+    if not settings.allow_client_seed:
+        raise invalid(
+            "a client may not choose the noise of a certificate; this service draws it in secret"
+            " (operators can allow it for tests: --allow-client-seed)",
+            "seed",
+        )
+    if not _SEED.match(seed):
+        raise invalid("seed must be 32 lower-case hexadecimal digits", "seed")
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise invalid(f"{name} is {value}; allowed are {low} to {high}", name)
+
+
+def _default(value: _N | None, default: _N) -> _N:
+    return default if value is None else value

@@ -1,0 +1,1 @@
+"""Benchmarks behind `fcs bench`: each prints a table and one JSON line."""

@@ -1,0 +1,8 @@
+"""From samples to a certificate: pure, deterministic numpy/scipy; specified in docs/certificate.md.
+
+tally.py      features, as they arrive  -> Evidence (bounded memory)
+intervals.py  confidence bounds of one probability or one mean
+bounds.py     the formulas: what the evidence says about every picture within a shift
+certify.py    Evidence -> Findings: the alpha is spent here, once
+statement.py  Findings -> one sentence a person can read
+"""

@@ -1,0 +1,166 @@
+"""The formulas of docs/certificate.md: what one picture's evidence says about every picture nearby.
+
+Notation there and here: u the embedding, F the smoothed feature, s = <u, f>, h = f - s·u,
+r = epsilon/sigma the shift. Every function is monotone in r on the safe side.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri
+
+from service.types import Method
+
+Floats = NDArray[np.float64]
+
+# Beyond this shift the exponentials overflow, and no Monte-Carlo sample certifies anything.
+_LARGEST_SHIFT = 20.0
+
+
+def law_lower(thresholds: Floats, survival: Floats, shift: float) -> float:
+    """a(r): lower bound on <u, F(x')> from the law of s, by the Gaussian Neyman-Pearson lemma.
+
+    Args:
+        thresholds: t_1 < ... < t_K in [-1, 1].
+        survival: p_k <= P(s >= t_k), jointly at the level of event A.
+        shift: r >= 0.
+
+    Returns:
+        -1 + sum_k (t_k - t_{k-1}) Phi(Phi^-1(p_k) - r), with t_0 = -1.
+    """
+    # P(s >= t) falls with t, so a bound at a higher threshold also holds below it.
+    falling = np.maximum.accumulate(survival[::-1])[::-1]
+    steps = np.diff(thresholds, prepend=-1.0)
+    return float(-1.0 + np.sum(steps * ndtr(ndtri(falling) - shift)))
+
+
+def mean_push_upper(
+    mean_norm: float, second_moment: float, log_inverse_alpha: float, samples: int, spread: float
+) -> float:
+    """mu+: upper bound on ‖E h‖ by Bernstein's inequality in the fixed direction of E h.
+
+    Args:
+        mean_norm: norm of the sample mean of h.
+        second_moment: lambda+, upper bound on the largest eigenvalue of E hh^T.
+        log_inverse_alpha: L = ln(1/alpha of this event).
+        samples: n.
+        spread: M; 2 bounds the centred variable, 1 serves the uncentred form.
+    """
+    tail = log_inverse_alpha * spread / (3 * samples)
+    slack = tail + math.sqrt(tail * tail + 2 * second_moment * log_inverse_alpha / samples)
+    return min(mean_norm + slack, math.sqrt(second_moment), 1.0)
+
+
+def orthogonal_push(second_moment: float, mean: float, shift: float) -> float:
+    """b(r): upper bound on the part of F(x') orthogonal to u (Cauchy-Schwarz on the likelihood).
+
+    Args:
+        second_moment: lambda+ >= largest eigenvalue of E hh^T.
+        mean: mu+ >= ‖E h‖.
+        shift: r >= 0.
+    """
+    if shift > _LARGEST_SHIFT:
+        return 1.0
+    growth = math.exp(shift * shift)
+    whole = mean + math.sqrt(second_moment * math.expm1(shift * shift))
+
+    def truncated(z: Floats) -> Floats:
+        below = np.sqrt(second_moment * growth * ndtr(z - 2 * shift))
+        return np.asarray(below + ndtr(shift - z), dtype=np.float64)
+
+    # Any z is sound; a grid and one refinement come close to the best.
+    coarse = np.linspace(-8.0, 8.0 + 2 * shift, 401)
+    best = coarse[int(np.argmin(truncated(coarse)))]
+    step = coarse[1] - coarse[0]
+    fine = np.linspace(best - step, best + step, 81)
+    return min(whole, float(truncated(fine).min()), 1.0)
+
+
+def paper_bound(score: float, shift: float) -> float:
+    """FCSB of arXiv:2601.16200 about the fixed reference v = f(x): 2 Phi(Phi^-1(S) - r) - 1.
+
+    A negative value bounds an inner product, not a cosine, and is returned as -1.
+    """
+    value = float(2 * ndtr(ndtri(score) - shift) - 1)
+    return value if value >= 0 else -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cone:
+    """The joint event of one certificate: everything needed to bound the angle at any shift.
+
+    Attributes:
+        thresholds, survival: event A, the law of s.
+        second_moment: event B, lambda+.
+        mean: event C, mu+.
+    """
+
+    thresholds: Floats
+    survival: Floats
+    second_moment: float
+    mean: float
+
+    def inner(self, shift: float) -> float:
+        """a(r): lower bound on <u, F(x')>."""
+        return law_lower(self.thresholds, self.survival, shift)
+
+    def angle(self, shift: float) -> tuple[float, Method]:
+        """Upper bound in radians on the angle between u and F(x'), and the argument that gave it.
+
+        (pi, "none") where none of the three arguments holds.
+        """
+        found: list[tuple[float, Method]] = []
+        a = self.inner(shift)
+        if a > 0:
+            found.append((math.acos(min(a, 1.0)), "distributional"))
+            b = orthogonal_push(self.second_moment, self.mean, shift)
+            found.append((math.atan2(b, a), "directional"))
+        if (angular := self._angular(shift)) is not None:
+            found.append((angular, "angular"))
+        return min(found, default=(math.pi, "none"))
+
+    def _angular(self, shift: float) -> float | None:
+        """The shift lemma for <f, -sin(theta)·u + cos(theta)·w>; None where it says nothing."""
+        rho = self.inner(0.0)
+        tau = float(2 * ndtr(shift) - 1)
+        reach = math.hypot(rho, self.mean)
+        if tau >= reach:
+            return None
+        angle = math.atan2(self.mean, rho) + math.asin(tau / reach)
+        return angle if angle < math.pi / 2 else None
+
+    def bound(self, shift: float) -> tuple[float, Method]:
+        """Lower bound on cos(u, F(x')), -1 if vacuous, and its method."""
+        angle, method = self.angle(shift)
+        return (math.cos(angle) if method != "none" else -1.0), method
+
+    def served_bound(self, shift: float, draws: int, alpha: float) -> float:
+        """Lower bound on cos(u, mean of `draws` fresh features at x'), at an extra `alpha`, or -1.
+
+        ‖mean - F(x')‖ <= (sqrt(1-a²) + sqrt(2 ln(1/alpha))) / sqrt(draws) by McDiarmid.
+        """
+        angle, method = self.angle(shift)
+        a = self.inner(shift)
+        if method == "none" or a <= 0:
+            return -1.0
+        spread = math.sqrt(max(0.0, 1.0 - a * a)) + math.sqrt(2 * math.log(1 / alpha))
+        ratio = spread / math.sqrt(draws) / a
+        if ratio >= 1:
+            return -1.0
+        # Past pi the cosine would rise again.
+        return math.cos(min(angle + math.asin(ratio), math.pi))
+
+    def largest_shift(self, threshold: float) -> float:
+        """The largest r, to 1e-6 and rounded down, at which the bound is at least `threshold`."""
+        if self.bound(0.0)[0] < threshold:
+            return 0.0
+        low, high = 0.0, _LARGEST_SHIFT
+        while high - low > 1e-6:
+            middle = (low + high) / 2
+            if self.bound(middle)[0] >= threshold:
+                low = middle
+            else:
+                high = middle
+        return low

@@ -1,0 +1,93 @@
+"""Evidence -> Findings: the three events A, B, C share alpha equally, once (docs/certificate.md).
+
+With probability at least 1 - alpha over the estimation sample, every bound about F holds at every
+shift at once. The robustness score (and with it the `paper` column) and the served bound are
+statements beside it, each at an alpha of its own.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.certificate.bounds import Cone, Floats, mean_push_upper, paper_bound
+from service.certificate.intervals import clopper_pearson_lower, kl_lower, kl_upper
+from service.certificate.tally import Evidence
+from service.types import CertifiedRadius, RadiusBound, Score
+
+_BERNSTEIN_SPREAD = 2.0
+_LOWEST_THRESHOLD_SHARE = 0.5
+RADIUS_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the samples prove about one picture."""
+
+    cone: Cone
+    bounds: tuple[RadiusBound, ...]
+    certified_radius: CertifiedRadius
+    score: Score
+
+
+def cone_of(evidence: Evidence, alpha: float) -> Cone:
+    """The joint event at level alpha, split equally between A (law), B (lambda) and C (mu)."""
+    n = len(evidence.projections)
+    log_inverse = math.log(3 / alpha)
+    second_moment = kl_upper(min(evidence.second_moment, 1.0), log_inverse / n)
+    return Cone(
+        thresholds=evidence.thresholds,
+        survival=survival_lower(evidence.projections, evidence.thresholds, alpha / 3),
+        second_moment=second_moment,
+        mean=mean_push_upper(evidence.mean_norm, second_moment, log_inverse, n, _BERNSTEIN_SPREAD),
+    )
+
+
+def survival_lower(projections: Floats, thresholds: Floats, alpha: float) -> Floats:
+    """Event A: lower bounds on P(s >= t_k), jointly at level alpha (Clopper-Pearson, union bound).
+
+    Half of alpha goes to the lowest threshold: with narrow laws that one carries the bound.
+    """
+    others = len(thresholds) - 1
+    first = _LOWEST_THRESHOLD_SHARE if others else 1.0
+    levels = [alpha * first] + [alpha * (1 - first) / max(others, 1)] * others
+    return np.array(
+        [
+            clopper_pearson_lower(int((projections >= t).sum()), len(projections), level)
+            for t, level in zip(thresholds, levels, strict=True)
+        ]
+    )
+
+
+def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: float) -> Findings:
+    """All bounds of one picture.
+
+    Args:
+        evidence: from a complete tally.
+        sigma: noise level, RGB in [0, 1].
+        radii: l2 attack sizes in the same unit, each >= 0.
+        alpha: 1 - confidence, in (0, 1).
+
+    Returns:
+        bounds in the order of `radii`; see `service.types.RadiusBound` for what each one promises.
+    """
+    cone = cone_of(evidence, alpha)
+    n = len(evidence.projections)
+    gains = (1 + evidence.reference_cosines) / 2
+    mean = float(np.clip(gains.mean(), 0.0, 1.0))
+    score = Score(estimate=mean, lower=kl_lower(mean, math.log(1 / alpha) / n))
+
+    def at(radius: float) -> RadiusBound:
+        shift = radius / sigma
+        bound, method = cone.bound(shift)
+        served = cone.served_bound(shift, evidence.selection, alpha)
+        return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
+
+    return Findings(
+        cone=cone,
+        bounds=tuple(at(radius) for radius in radii),
+        certified_radius=CertifiedRadius(
+            RADIUS_THRESHOLD, sigma * cone.largest_shift(RADIUS_THRESHOLD)
+        ),
+        score=score,
+    )

@@ -1,0 +1,25 @@
+"""One sentence a person can read, true to the certificate it stands in."""
+
+import math
+
+from service.types import RadiusBound, Space
+
+
+def statement(
+    bounds: tuple[RadiusBound, ...], confidence: float, space: Space, client_seed: bool
+) -> str:
+    """The promise at the largest asked radius that has one; figures rounded to the safe side."""
+    holding = [bound for bound in bounds if bound.bound > 0]
+    if not holding:
+        sentence = "Nothing could be certified at the asked radii from these samples."
+    else:
+        best = max(holding, key=lambda bound: bound.radius)
+        sentence = (
+            f"With probability at least {confidence:g} over this service's own sampling, every"
+            f" 8-bit {space.height}x{space.width} RGB picture within l2 distance {best.radius:g} of this"
+            " one (values in [0, 1]) has a smoothed feature whose cosine with this embedding is at"
+            f" least {math.floor(best.bound * 1e4) / 1e4:.4f}."
+        )
+    if client_seed:
+        sentence += " The client chose the noise seed, so nobody else should rely on it."
+    return sentence

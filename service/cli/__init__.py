@@ -1,0 +1,1 @@
+"""The command line: `fcs serve`, `certify`, `models`, `bench`; one file a command."""

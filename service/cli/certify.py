@@ -1,0 +1,157 @@
+"""`fcs certify IMAGE...`: certificates offline, without a server."""
+
+import asyncio
+import json
+import math
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from service.config import Settings, load_settings
+from service.errors import ServiceError, invalid
+from service.types import Certificate, EmbedRequest, EmbedResult
+
+_CURVE_POINTS = 48
+
+
+def certify(
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
+    radius: Annotated[list[float] | None, typer.Option(help="l2 radius epsilon; repeat.")] = None,
+    sigma: Annotated[float | None, typer.Option(help="Noise level of the model.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Estimation samples.")] = None,
+    selection_samples: Annotated[int | None, typer.Option(help="Selection samples.")] = None,
+    confidence: Annotated[float | None, typer.Option(help="1 - alpha, for each picture.")] = None,
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write bound against epsilon here.")] = None,
+) -> None:
+    """Certify pictures offline and print their bounds."""
+    settings = load_settings(model=model, max_timeout_ms=10**9, default_timeout_ms=10**9)
+    radii = tuple(radius) if radius else settings.default_radii
+    if plot and len(radii) + _CURVE_POINTS > settings.max_radii:
+        raise invalid(f"with --plot at most {settings.max_radii - _CURVE_POINTS} radii", "radius")
+    curve = _curve(max(radii)) if plot else ()
+    request = EmbedRequest(
+        images=(),
+        sigma=sigma,
+        radii=(*radii, *curve),
+        samples=samples,
+        selection_samples=selection_samples,
+        confidence=confidence,
+    )
+    certificates = asyncio.run(_certify_all(settings, request, images))
+    if as_json:
+        for path, certificate in zip(images, certificates, strict=True):
+            shown = {"image": str(path), **asdict(certificate)}
+            shown["bounds"] = shown["bounds"][: len(radii)]
+            sys.stdout.write(json.dumps(shown) + "\n")
+    else:
+        _print(images, certificates, len(radii))
+    if plot is not None:
+        _plot(plot, images, certificates)
+
+
+async def _certify_all(
+    settings: Settings, request: EmbedRequest, images: list[Path]
+) -> list[Certificate]:
+    from service.core import Core
+
+    core = Core(settings)
+    try:
+        with _progress() as progress:
+            loading = progress.add_task("loading the model", total=None)
+            await core.start()
+            progress.remove_task(loading)
+            found = []
+            for path in images:
+                one = replace(request, images=(path.read_bytes(),))
+                task = progress.add_task(path.name, total=core.samples_of(one))
+                try:
+                    result = await core.embed(one, partial(progress.advance, task))
+                except ServiceError as error:
+                    raise ServiceError(error.kind, f"{path}: {error.message}") from error
+                found.append(_certificate(result))
+            return found
+    finally:
+        await core.drain()
+
+
+def _certificate(result: EmbedResult) -> Certificate:
+    certificate = result.data[0].certificate
+    if certificate is None:
+        raise RuntimeError("a certificate was asked for")
+    return certificate
+
+
+def _progress() -> Progress:
+    """On standard error, so that `--json` can be piped."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+
+
+def _curve(largest: float) -> tuple[float, ...]:
+    return tuple(2 * largest * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS))
+
+
+def _print(images: list[Path], certificates: list[Certificate], asked: int) -> None:
+    table = Table("picture", "epsilon", "bound", "served", "paper", "method", "radius at 0.5")
+    for path, certificate in zip(images, certificates, strict=True):
+        for i, b in enumerate(certificate.bounds[:asked]):
+            table.add_row(
+                path.name if i == 0 else "",
+                f"{b.radius:g}",
+                _figure(b.bound),
+                _figure(b.served_bound),
+                _figure(b.paper),
+                b.method,
+                f"{certificate.certified_radius.radius:.3f}" if i == 0 else "",
+            )
+    console = Console()
+    console.print(table)
+    for path, certificate in zip(images, certificates, strict=True):
+        console.print(f"{path.name}: {certificate.statement}", highlight=False)
+
+
+def _figure(bound: float) -> str:
+    """Rounded down: a printed bound must not promise more than the certificate."""
+    return "-" if bound <= -1 else f"{math.floor(bound * 1e4) / 1e4:.4f}"
+
+
+def _plot(target: Path, images: list[Path], certificates: list[Certificate]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for path, certificate in zip(images, certificates, strict=True):
+        bounds = sorted(certificate.bounds, key=lambda b: b.radius)
+        epsilon = [b.radius for b in bounds]
+        (line,) = axes.plot(epsilon, [max(b.bound, 0) for b in bounds], label=path.name)
+        colour = line.get_color()
+        axes.plot(epsilon, [max(b.served_bound, 0) for b in bounds], "--", color=colour)
+        axes.plot(epsilon, [max(b.paper, 0) for b in bounds], ":", color=colour)
+    sigma, confidence = certificates[0].sigma, certificates[0].confidence
+    axes.set(
+        xlabel=f"epsilon (l2, RGB in [0, 1]); sigma = {sigma:g}",
+        ylabel="certified cosine",
+        ylim=(0, 1.02),
+        title=f"bound (solid), served bound (dashed), paper (dotted); confidence {confidence:g}",
+    )
+    axes.title.set_fontsize(10)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(target, dpi=120)
+    plt.close(figure)

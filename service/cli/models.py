@@ -1,0 +1,73 @@
+"""`fcs models list|show|add`."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.errors import ConfigurationError
+
+app = typer.Typer(help="Model packages: what can be served.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List the packages of the model store and those added on this machine."""
+    from service.config import load_settings
+    from service.models import packages
+    from service.models.store import stores
+
+    settings = load_settings()
+    table = Table("name", "version", "encoder", "size", "sigmas", "description")
+    for name in packages.names(stores(settings)):
+        folder = packages.find(stores(settings), name)
+        if folder is None:
+            continue
+        manifest = packages.read_manifest(folder)
+        height, width = manifest.preprocessing.value().size
+        sigmas = ", ".join(f"{sigma:g}" for sigma in manifest.sigmas)
+        table.add_row(
+            manifest.name,
+            manifest.version,
+            manifest.encoder.kind,
+            f"{height}x{width}",
+            sigmas,
+            manifest.description,
+        )
+    Console().print(table)
+
+
+@app.command("show")
+def show(reference: str) -> None:
+    """Print the manifest behind a package name, folder or hub id, as JSON."""
+    from service.config import load_settings
+    from service.models.store import resolve
+
+    typer.echo(resolve(reference, load_settings()).model_dump_json(indent=2))
+
+
+@app.command("add")
+def add(
+    reference: Annotated[str, typer.Argument(help="Hugging Face folder or hub id.")],
+    name: Annotated[str | None, typer.Option(help="Name requests will use.")] = None,
+    sigma: Annotated[list[float] | None, typer.Option(help="Noise level; repeat.")] = None,
+) -> None:
+    """Make a package of a Hugging Face vision encoder: weights' digest and preprocessing pinned.
+
+    The encoder is loaded once, to be sure that it can be served.
+    """
+    from service.config import load_settings
+    from service.models import packages
+    from service.models.store import describe_reference, load_model, stores
+
+    settings = load_settings()
+    sigmas = tuple(sigma) if sigma else None
+    manifest = describe_reference(reference, settings, name, sigmas)
+    if packages.find(stores(settings), manifest.name) is not None:
+        raise ConfigurationError(
+            f"a package {manifest.name!r} exists already; choose another --name"
+        )
+    load_model(reference, settings)
+    folder = packages.write_manifest(stores(settings)[-1], manifest)
+    typer.echo(f"added {manifest.name}: {folder}\nserve it: fcs serve --model {manifest.name}")

@@ -1,0 +1,69 @@
+"""`fcs serve`: REST and gRPC over one model."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.core import Core
+
+_EXAMPLE = Path("build/pictures/astronaut.png")
+
+
+def serve(
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of both doors.")] = None,
+    port: Annotated[int | None, typer.Option(help="REST port; 0: any.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="The one batch shape.")] = None,
+    allow_client_seed: Annotated[
+        bool | None,
+        typer.Option("--allow-client-seed", help="For tests: requests may choose their noise."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve certified embeddings over REST and gRPC.
+
+    Every setting can also be given as FCS_<NAME> in the environment or in the TOML file.
+    """
+    from service.config import load_settings
+    from service.server import serve as run
+
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    settings = load_settings(
+        config,
+        model=model,
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        batch_size=batch_size,
+        allow_client_seed=allow_client_seed,
+    )
+    asyncio.run(run(settings, _announce))
+
+
+def _announce(core: Core, rest_port: int, grpc_port: int) -> None:
+    info = core.info()
+    host = core.settings.host
+    shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    model = info.models[0]
+    picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
+    typer.echo(
+        f"fcs-serve {info.version}: {model.name} on {model.device} in {model.dtype},"
+        f" batches of {model.batch_size}, {model.threads} torch thread(s)\n"
+        f"  REST  http://{shown}:{rest_port}  (API: /docs)\n"
+        f"  gRPC  {shown}:{grpc_port}\n"
+        f"try:  curl -s http://{shown}:{rest_port}/embed -F inputs=@{picture}"
+        " -F 'radii=[0.125, 0.25]'"
+    )

@@ -1,0 +1,104 @@
+"""The settings: command line > environment (`FCS_...`) > file (TOML) > default, then frozen.
+
+An unknown name, in the file or in the environment, stops the start: a misspelt limit that is
+silently ignored is a limit that does not exist.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from platformdirs import user_cache_path
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service.errors import ConfigurationError
+
+PREFIX = "FCS_"
+CONFIG_VARIABLE = "FCS_CONFIG"
+DEFAULT_MODEL = "efficientnet-lite0-160"
+MIB = 1024 * 1024
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class Settings(BaseSettings):
+    """All settings of one process; immutable once made. Sizes in bytes, times in milliseconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", validate_default=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535, description="REST port; 0 lets the system choose")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 lets the system choose")
+    model: str = Field(DEFAULT_MODEL, description="package name, Hugging Face hub id or folder")
+    extra_models: tuple[str, ...] = Field((), description="more models, named by requests")
+    model_store: Path = Path(__file__).resolve().parent.parent / "model_store"
+    cache_dir: Path = Field(default_factory=lambda: user_cache_path("fcs-serve"))
+    allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
+
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    dtype: Dtype = "auto"
+    batch_size: int | None = Field(None, ge=1, le=1024, description="None: the model's own")
+    threads: int | None = Field(None, ge=1, le=256, description="torch threads; None: cores - 1")
+
+    max_body_bytes: int = Field(16 * MIB, ge=1024)
+    max_pixels: int = Field(40_000_000, ge=1)
+    max_pictures: int = Field(32, ge=1)
+    max_samples: int = Field(100_000, ge=1)
+    max_selection_samples: int = Field(10_000, ge=1)
+    max_radii: int = Field(64, ge=1)
+    max_timeout_ms: int = Field(600_000, ge=1)
+    max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
+    max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
+    drain_ms: int = Field(30_000, ge=0, description="longest wait for accepted work at the end")
+
+    default_sigma: float = Field(0.25, gt=0)
+    default_radii: tuple[float, ...] = (0.0625, 0.125, 0.25)
+    default_samples: int = Field(1000, ge=1)
+    default_selection_samples: int = Field(100, ge=1)
+    default_confidence: float = Field(0.999, gt=0, lt=1)
+    default_timeout_ms: int = Field(30_000, ge=1)
+
+
+def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
+    """Settings from all sources; `overrides` (the command line) win, None among them is ignored.
+
+    Raises:
+        ConfigurationError: unknown name, unreadable file, or a value out of range.
+    """
+    known = set(Settings.model_fields)
+    _refuse_unknown_environment(known)
+    if file is None and (named := os.environ.get(CONFIG_VARIABLE)):
+        file = Path(named)
+    from_file = _read(file) if file is not None else {}
+    in_environment = {name for name in known if PREFIX + name.upper() in os.environ}
+    values = {name: value for name, value in from_file.items() if name not in in_environment}
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"setting {where!r}: {first['msg']}") from error
+
+
+def _refuse_unknown_environment(known: set[str]) -> None:
+    allowed = {PREFIX + name.upper() for name in known} | {CONFIG_VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in allowed)
+    if unknown:
+        raise ConfigurationError(
+            f"unknown environment variable {unknown[0]}: {PREFIX}... names must be settings"
+            " (see `fcs serve --help`)"
+        )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration file {file}: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not valid TOML: {error}") from error

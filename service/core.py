@@ -1,0 +1,328 @@
+"""Admit -> submit -> await -> answer: the only door the transports know.
+
+`Core` lives on one asyncio event loop. Pictures are decoded in worker threads; the engine's futures
+bring the samples' results back. A caller that is cancelled or times out takes its jobs with it.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from service import __version__, admission
+from service.certificate.statement import statement
+from service.config import Settings
+from service.engine import Engine
+from service.errors import Kind, ServiceError, invalid, unavailable
+from service.job import Job, JobResult, Progress
+from service.metrics import Metrics
+from service.models.noise import SEED_BYTES, picture_seed
+from service.models.store import LoadedModel, load_model
+from service.pictures.decode import decode
+from service.pictures.preprocess import preprocess
+from service.types import (
+    Certificate,
+    Defaults,
+    Embedding,
+    EmbedRequest,
+    EmbedResult,
+    Fidelity,
+    SamplingPlan,
+    ServiceInfo,
+    Timing,
+)
+
+_log = logging.getLogger(__name__)
+_DECODERS = 2
+
+
+class State(Enum):
+    """Where the service is in its life; the value is the reason a probe is told."""
+
+    STARTING = "loading and warming the model"
+    READY = "ready"
+    DRAINING = "draining: no new work is accepted"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether new work is accepted, and why not."""
+
+    ready: bool
+    reason: str
+
+
+class Core:
+    """One service instance.
+
+    Args:
+        settings: frozen.
+        metrics: shared with the transports, which count their requests in it.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self.settings = settings
+        self.metrics = metrics or Metrics(__version__)
+        self._state = State.STARTING
+        self._models: dict[str, LoadedModel] = {}
+        self._default = ""
+        self._engine: Engine | None = None
+        self._undecoded_samples = 0
+        self._reserved_pictures = 0
+        self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
+        # One BLAS thread: statistics share the cores with the device thread, and spinning pools
+        # of several threads stall each other.
+        self._blas = threadpool_limits(limits=1, user_api="blas")
+
+    async def start(self) -> None:
+        """Load and warm every model, off the event loop; then new work is accepted.
+
+        Raises:
+            ConfigurationError: a model that cannot be loaded.
+        """
+        await asyncio.to_thread(self._load)
+        self._state = State.READY
+
+    async def drain(self) -> None:
+        """Refuse new work, answer what was accepted (bounded by `drain_ms`), stop the engine."""
+        if self._state is State.STOPPED:
+            return
+        self._state = State.DRAINING
+        if self._engine is not None:
+            until = time.monotonic() + self.settings.drain_ms / 1000
+            while self._reserved_pictures and time.monotonic() < until:
+                await asyncio.sleep(0.02)
+            await asyncio.to_thread(self._engine.stop)
+        self._state = State.STOPPED
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def health(self) -> Health:
+        """Readiness; liveness is that this method can be called at all."""
+        if self._engine is not None and self._engine.lost:
+            return Health(False, self._engine.lost)
+        return Health(self._state is State.READY, self._state.value)
+
+    def info(self) -> ServiceInfo:
+        """What clients may ask for.
+
+        Raises:
+            ServiceError: unavailable before the models are loaded.
+        """
+        if not self._models:
+            raise unavailable(self._state.value)
+        s = self.settings
+        return ServiceInfo(
+            version=__version__,
+            default_model=self._default,
+            models=tuple(model.info for model in self._models.values()),
+            profiles=admission.PROFILES,
+            limits={
+                "pictures": s.max_pictures,
+                "samples": s.max_samples,
+                "selection_samples": s.max_selection_samples,
+                "radii": s.max_radii,
+                "timeout_ms": s.max_timeout_ms,
+                "body_bytes": s.max_body_bytes,
+                "pixels": s.max_pixels,
+                "pending_samples": s.max_pending_samples,
+                "pending_pictures": s.max_pending_pictures,
+            },
+            defaults=Defaults(
+                sigma=s.default_sigma,
+                radii=s.default_radii,
+                samples=s.default_samples,
+                selection_samples=s.default_selection_samples,
+                confidence=s.default_confidence,
+                timeout_ms=s.default_timeout_ms,
+            ),
+            client_seed_allowed=s.allow_client_seed,
+        )
+
+    def samples_of(self, request: EmbedRequest) -> int:
+        """Samples that `embed` would draw for this request, all of its pictures together.
+
+        Raises:
+            ServiceError: as `embed` would, for what can be known before decoding.
+        """
+        _, model = self._admit(request)
+        return _total(admission.plan(request, model.sigmas, self.settings), len(request.images))
+
+    async def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
+        """Embed and certify every picture of a request, or fail as a whole.
+
+        Args:
+            request: from a transport.
+            progress: called from a worker thread with the number of samples just computed.
+
+        Raises:
+            ServiceError: any kind; nothing of the request keeps running afterwards.
+        """
+        arrived = time.monotonic()
+        engine, model = self._admit(request)
+        plan = admission.plan(request, model.sigmas, self.settings)
+        limit = admission.timeout_s(request, self.settings)
+        with self._reservation(engine, plan, len(request.images)):
+            try:
+                async with asyncio.timeout(limit):
+                    return await self._run(engine, model, request, plan, arrived, progress)
+            except TimeoutError as error:
+                raise ServiceError(
+                    Kind.DEADLINE, f"not finished within timeout_ms = {limit * 1000:g}"
+                ) from error
+
+    async def _run(
+        self,
+        engine: Engine,
+        model: LoadedModel,
+        request: EmbedRequest,
+        plan: SamplingPlan,
+        arrived: float,
+        progress: Progress | None,
+    ) -> EmbedResult:
+        samples = _total(plan, len(request.images))
+        self._undecoded_samples += samples
+        try:
+            images = await self._decode(model, request.images)
+        finally:
+            self._undecoded_samples -= samples
+        # Image, counts and threshold rule are fixed now; only here is the noise drawn.
+        jobs = [
+            Job(
+                model=model.name,
+                image=image,
+                plan=plan,
+                seed=_seed(request, i),
+                dimensions=model.pipeline.dimensions,
+                submitted=time.monotonic(),
+                progress=progress,
+            )
+            for i, image in enumerate(images)
+        ]
+        try:
+            engine.submit(jobs)
+            results = await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+        finally:
+            for job in jobs:
+                job.future.cancel()  # a no-op for those already answered
+        if plan.certify:
+            self.metrics.samples_per_request.observe(plan.estimation * len(jobs))
+        client_seed = request.seed is not None
+        return EmbedResult(
+            model=model.name,
+            revision=model.revision,
+            data=tuple(
+                _embedding(job, result, model, client_seed)
+                for job, result in zip(jobs, results, strict=True)
+            ),
+            timing=Timing(
+                queue_ms=1000 * max(result.queue_s for result in results),
+                device_ms=1000 * sum(result.device_s for result in results),
+                statistics_ms=1000 * sum(result.statistics_s for result in results),
+                total_ms=1000 * (time.monotonic() - arrived),
+            ),
+        )
+
+    async def _decode(
+        self, model: LoadedModel, images: tuple[bytes, ...]
+    ) -> list[NDArray[np.uint8]]:
+        """Decode one after another: a broken picture then costs no more than those before it."""
+        loop = asyncio.get_running_loop()
+
+        def to_tensor(data: bytes, param: str) -> NDArray[np.uint8]:
+            limit = self.settings.max_pixels
+            return preprocess(decode(data, limit, param), model.preprocessing, limit, param)
+
+        return [
+            await loop.run_in_executor(self._decoders, to_tensor, data, f"inputs[{i}]")
+            for i, data in enumerate(images)
+        ]
+
+    def _admit(self, request: EmbedRequest) -> tuple[Engine, LoadedModel]:
+        health = self.health()
+        if not health.ready or self._engine is None:
+            raise unavailable(health.reason)
+        name = self._default if request.model is None else request.model
+        if name not in self._models:
+            known = ", ".join(sorted(self._models))
+            raise invalid(f"unknown model {name!r}; loaded: {known}", "model")
+        return self._engine, self._models[name]
+
+    @contextmanager
+    def _reservation(self, engine: Engine, plan: SamplingPlan, pictures: int) -> Iterator[None]:
+        """Hold the request's share of the queue, or refuse at once.
+
+        A request larger than the whole queue is admitted when nothing else is.
+        """
+        samples = _total(plan, pictures)
+        s = self.settings
+        waiting = engine.pending_samples + self._undecoded_samples
+        full = self._reserved_pictures + pictures > s.max_pending_pictures
+        if self._reserved_pictures and (full or waiting + samples > s.max_pending_samples):
+            raise ServiceError(
+                Kind.BUSY,
+                f"the queue is full: {waiting} samples of {self._reserved_pictures} pictures are"
+                f" waiting (limits: {s.max_pending_samples} samples,"
+                f" {s.max_pending_pictures} pictures)",
+                retry_after_s=max(1.0, waiting / max(engine.samples_per_second, 1e-9)),
+            )
+        self._reserved_pictures += pictures
+        try:
+            yield
+        finally:
+            self._reserved_pictures -= pictures
+
+    def _load(self) -> None:
+        for reference in (self.settings.model, *self.settings.extra_models):
+            model = load_model(reference, self.settings)
+            self._models[model.name] = model
+            self._default = self._default or model.name
+            _log.info("loaded %s (%s)", model.name, model.revision)
+        engine = Engine(self._models, self.metrics)
+        engine.start()
+        self.metrics.pending_samples.set_function(lambda: engine.pending_samples)
+        self.metrics.jobs_running.set_function(lambda: engine.running_jobs)
+        self._engine = engine
+
+
+def _total(plan: SamplingPlan, pictures: int) -> int:
+    return pictures * (plan.selection + (1 + plan.estimation if plan.certify else 0))
+
+
+def _seed(request: EmbedRequest, picture: int) -> bytes:
+    if request.seed is None:
+        return os.urandom(SEED_BYTES)
+    return picture_seed(bytes.fromhex(request.seed), picture)
+
+
+def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool) -> Embedding:
+    values = result.embedding.astype("<f4").tobytes()
+    if result.findings is None or result.fidelity is None:
+        return Embedding(values, None)
+    plan, findings = job.plan, result.findings
+    certificate = Certificate(
+        bounds=findings.bounds,
+        certified_radius=findings.certified_radius,
+        gaussian_robustness_score=findings.score,
+        # Nothing stands between pipeline and encoder here, so one cosine is both.
+        fidelity=Fidelity(pipeline=result.fidelity, encoder=result.fidelity),
+        sigma=plan.noise.sigma,
+        confidence=plan.confidence,
+        selection_samples=plan.selection,
+        estimation_samples=plan.estimation,
+        stopped="samples",
+        space=model.space,
+        seed=job.seed.hex(),
+        client_seed=client_seed,
+        statement=statement(findings.bounds, plan.confidence, model.space, client_seed),
+    )
+    return Embedding(values, certificate)

@@ -1,0 +1,326 @@
+"""The one thread that owns the device: schedule, run, tally, reply.
+
+    preparer thread    scheduler.next_batch -> noise -> levels [B, 3, H, W], one batch ahead
+    device thread      levels -> pipeline -> features -> each job's tally
+    statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
+
+A job's failure reaches its own waiter only. If the device thread itself dies, every waiter is told
+and the engine says why it is lost. The engine knows nothing of transports, requests or pictures.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from service.certificate.certify import certify
+from service.certificate.tally import Block, measure
+from service.errors import Kind, ServiceError, unavailable
+from service.job import Job, JobResult
+from service.metrics import SHIFTS, Metrics
+from service.models.noise import add_noise
+from service.models.store import LoadedModel
+from service.scheduler import Scheduler, Slice
+
+_log = logging.getLogger(__name__)
+# Weight of the newest batch in the running estimate of samples per second.
+_RATE_WEIGHT = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A device batch: slices in order, their noisy levels, padding after them."""
+
+    model: LoadedModel
+    slices: tuple[Slice[Job], ...]
+    levels: NDArray[np.float32]  # [B, 3, H, W]
+
+    @property
+    def fill(self) -> int:
+        """Rows that are samples."""
+        return sum(part.count for part in self.slices)
+
+
+class Engine:
+    """Runs the samples of many jobs through the loaded models.
+
+    Args:
+        models: by name; their pipelines live on one device.
+        metrics: told of every batch and result.
+        overlapped: prepare one batch while another computes; the plain loop does one at a time.
+    """
+
+    def __init__(
+        self, models: dict[str, LoadedModel], metrics: Metrics, overlapped: bool = True
+    ) -> None:
+        self._models = models
+        self._metrics = metrics
+        self._capacities = {name: model.batch_size for name, model in models.items()}
+        self._scheduler: Scheduler[Job] = Scheduler()
+        self._jobs: set[Job] = set()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._lost: str | None = None
+        self._rate = 0.0
+        self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
+        self._statistics = ThreadPoolExecutor(1, "fcs-statistics")
+        loop = self._overlapped_loop if overlapped else self._plain_loop
+        self._device = threading.Thread(
+            target=self._own_device, args=(loop,), name="fcs-device", daemon=True
+        )
+
+    def start(self) -> None:
+        """Warm every model's batch shape, then run.
+
+        Raises:
+            Exception: whatever the warm-up raised; the engine has not started then.
+        """
+        for model in self._models.values():
+            height, width = model.preprocessing.size
+            shape = (model.batch_size, 3, height, width)
+            for _ in range(2):
+                began = time.monotonic()
+                self._run(model, np.zeros(shape, np.float32))
+                self._observe_rate(model.batch_size, time.monotonic() - began)
+        self._device.start()
+
+    def stop(self) -> None:
+        """End the threads; jobs still waiting fail as unavailable."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._device.is_alive():
+            self._device.join()
+        self._preparer.shutdown(cancel_futures=True)
+        self._statistics.shutdown()
+        self._fail_all(unavailable("the service is shutting down"))
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Accept jobs; each one's future will be resolved.
+
+        Raises:
+            ServiceError: unavailable, when the engine is stopping or lost; then none was accepted.
+        """
+        with self._wake:
+            if self._stopping or self._lost:
+                raise unavailable(self._lost or "the service is shutting down")
+            for job in jobs:
+                self._jobs.add(job)
+                self._scheduler.add(job)
+            self._wake.notify_all()
+        for job in jobs:
+            job.future.add_done_callback(partial(self._forget, job))
+
+    @property
+    def lost(self) -> str | None:
+        """Why the device thread died; None while it lives."""
+        return self._lost
+
+    @property
+    def running_jobs(self) -> int:
+        """Jobs accepted whose waiter has no answer yet."""
+        return len(self._jobs)
+
+    @property
+    def pending_samples(self) -> int:
+        """Samples accepted and not yet handed to the device."""
+        with self._wake:
+            return self._scheduler.pending_samples
+
+    @property
+    def samples_per_second(self) -> float:
+        """Measured rate of recent batches, padding not counted."""
+        return self._rate
+
+    def _own_device(self, loop: Callable[[], None]) -> None:
+        try:
+            loop()
+        except BaseException as error:
+            _log.exception("the device thread died")
+            with self._wake:
+                self._lost = f"the device thread died: {type(error).__name__}"
+            self._fail_all(unavailable(self._lost))
+
+    def _plain_loop(self) -> None:
+        """The simple form, which explains the other: prepare, step, repeat."""
+        while (prepared := self._prepare_next()) is not None:
+            self._step(prepared)
+
+    def _overlapped_loop(self) -> None:
+        """The same, with the next batch prepared while this one computes."""
+        upcoming = self._preparer.submit(self._prepare_next)
+        while (prepared := upcoming.result()) is not None:
+            upcoming = self._preparer.submit(self._prepare_next)
+            self._step(prepared)
+
+    def _prepare_next(self) -> Prepared | None:
+        """Wait for work and make its noise; None when stopping."""
+        while True:
+            with self._wake:
+                while not (slices := self._scheduler.next_batch(self._capacities)):
+                    if self._stopping:
+                        return None
+                    self._wake.wait()
+                if self._stopping:
+                    return None
+            if (prepared := self._prepare(slices)) is not None:
+                return prepared
+
+    def _prepare(self, slices: Sequence[Slice[Job]]) -> Prepared | None:
+        """Noise for each slice; a job whose picture cannot be prepared fails alone."""
+        now = time.monotonic()
+        model = self._models[slices[0].job.model]
+        height, width = model.preprocessing.size
+        levels = np.zeros((model.batch_size, 3, height, width), np.float32)
+        row, kept = 0, []
+        for part in slices:
+            job = part.job
+            if job.started is None:
+                job.started = now
+                self._metrics.queue_seconds.observe(now - job.submitted)
+            try:
+                for i in range(part.count):
+                    index = part.first + i
+                    levels[row + i] = add_noise(
+                        job.image, job.plan.noise, job.seed, part.stage, index
+                    )
+            except Exception as error:
+                self._fail(job, error)
+                continue
+            row += part.count
+            kept.append(part)
+        levels[row:] = 0
+        return Prepared(model, tuple(kept), levels) if kept else None
+
+    def _step(self, batch: Prepared) -> None:
+        began = time.monotonic()
+        try:
+            features = self._run(batch.model, batch.levels)
+        except Exception as error:
+            self._run_apart(batch, error)
+            return
+        seconds = time.monotonic() - began
+        self._reply(batch, features, seconds)
+        self._observe(batch, seconds)
+
+    def _run(self, model: LoadedModel, levels: NDArray[np.float32]) -> NDArray[np.float32]:
+        features: NDArray[np.float32] = model.pipeline(torch.from_numpy(levels)).cpu().numpy()
+        return features  # [B, d]
+
+    def _run_apart(self, batch: Prepared, error: Exception) -> None:
+        """A batch failed: run each job's rows alone, in the same shape, to find the culprit."""
+        _log.warning("a batch failed (%s); running its jobs apart", error)
+        row = 0
+        for part in batch.slices:
+            levels = np.zeros_like(batch.levels)
+            levels[: part.count] = batch.levels[row : row + part.count]
+            row += part.count
+            began = time.monotonic()
+            alone = Prepared(batch.model, (part,), levels)
+            try:
+                features = self._run(batch.model, levels)
+            except Exception as cause:
+                self._fail(part.job, cause)
+                continue
+            self._reply(alone, features, time.monotonic() - began)
+
+    def _reply(self, batch: Prepared, features: NDArray[np.float32], seconds: float) -> None:
+        """Give each job its rows; a finished one goes on to its statistics."""
+        row = 0
+        for part in batch.slices:
+            job, rows = part.job, features[row : row + part.count]
+            row += part.count
+            if job.abandoned:
+                continue
+            try:
+                job.device_s += seconds * part.count / batch.fill
+                for block in job.tally.add(part.stage, rows):
+                    self._statistics.submit(self._absorb, job, block)
+                if job.progress is not None:
+                    job.progress(part.count)
+                if job.tally.complete:
+                    self._statistics.submit(self._finish, job)
+            except Exception as error:
+                self._fail(job, error)
+
+    def _absorb(self, job: Job, block: Block) -> None:
+        began = time.monotonic()
+        try:
+            job.tally.absorb(measure(block))
+        except Exception as error:
+            self._fail(job, error)
+        job.statistics_s += time.monotonic() - began
+
+    def _finish(self, job: Job) -> None:
+        """Certify and answer (statistics thread; blocks submitted earlier are absorbed by now)."""
+        if job.abandoned:
+            return
+        began = time.monotonic()
+        try:
+            findings = fidelity = None
+            if job.plan.certify:
+                evidence = job.tally.evidence()
+                plan = job.plan
+                findings = certify(evidence, plan.noise.sigma, plan.radii, 1 - plan.confidence)
+                fidelity = evidence.fidelity
+                for shift in SHIFTS:
+                    self._metrics.bound.labels(shift=str(shift)).observe(
+                        findings.cone.bound(shift)[0]
+                    )
+                self._metrics.early_stops.labels(reason="samples").inc()
+            job.statistics_s += time.monotonic() - began
+            queue_s = (job.started or job.submitted) - job.submitted
+            job.succeed(
+                JobResult(
+                    job.tally.embedding, findings, fidelity, queue_s, job.device_s, job.statistics_s
+                )
+            )
+        except Exception as error:
+            self._fail(job, error)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        if isinstance(error, ServiceError):
+            job.fail(error)
+            return
+        _log.error("a job failed", exc_info=error)
+        job.fail(
+            ServiceError(
+                Kind.INTERNAL, f"this picture could not be computed: {type(error).__name__}"
+            )
+        )
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for job in list(self._jobs):
+            job.fail(error)
+
+    def _forget(self, job: Job, _: Future[JobResult]) -> None:
+        self._jobs.discard(job)
+        with self._wake:
+            self._wake.notify_all()
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every accepted job is answered; False if that took too long."""
+        with self._wake:
+            return self._wake.wait_for(lambda: not self._jobs, timeout_s)
+
+    def _observe(self, batch: Prepared, seconds: float) -> None:
+        metrics = self._metrics
+        metrics.batch_samples.observe(batch.fill)
+        metrics.batch_fill_ratio.set(batch.fill / len(batch.levels))
+        metrics.device_seconds.inc(seconds)
+        for part in batch.slices:
+            metrics.samples.labels(stage=part.stage.name.lower()).inc(part.count)
+        if batch.model.pipeline.device.type == "cuda":
+            metrics.device_memory.set(torch.cuda.memory_allocated(batch.model.pipeline.device))
+        self._observe_rate(batch.fill, seconds)
+
+    def _observe_rate(self, samples: int, seconds: float) -> None:
+        rate = samples / max(seconds, 1e-9)
+        self._rate = rate if self._rate == 0 else self._rate + _RATE_WEIGHT * (rate - self._rate)

@@ -1,0 +1,126 @@
+"""One picture's Monte-Carlo work: what to draw, how far it is, and who waits for it."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.certificate.certify import Findings
+from service.certificate.tally import Tally
+from service.types import SamplingPlan, Stage
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the engine returns for one picture; times in seconds.
+
+    Attributes:
+        embedding: float32 [d], unit norm.
+        findings: None when no certificate was asked.
+        fidelity: cosine of the embedding with the noise-free feature; None with `findings`.
+    """
+
+    embedding: NDArray[np.float32]
+    findings: Findings | None
+    fidelity: float | None
+    queue_s: float
+    device_s: float
+    statistics_s: float
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """Samples of one picture, handed out in order: CLEAN, SELECT, ESTIMATE.
+
+    Attributes:
+        model: name of a loaded model.
+        image: x, uint8 [3, H, W].
+        seed: secret, drawn after everything else here was fixed.
+        submitted: monotonic seconds.
+        future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
+        progress: called on the device thread with the number of samples just tallied.
+    """
+
+    model: str
+    image: NDArray[np.uint8]
+    plan: SamplingPlan
+    seed: bytes
+    dimensions: int
+    submitted: float
+    progress: Progress | None = None
+    future: "Future[JobResult]" = field(default_factory=Future)
+    started: float | None = None
+    device_s: float = 0.0
+    statistics_s: float = 0.0
+    _tally: Tally | None = None
+    _handed_out: int = 0
+
+    @property
+    def priority(self) -> int:
+        """Higher goes first."""
+        return self.plan.priority
+
+    @property
+    def abandoned(self) -> bool:
+        """Failed, finished, or its caller left."""
+        return self.future.done()
+
+    @property
+    def stages(self) -> tuple[tuple[Stage, int], ...]:
+        """(stage, samples), in the order they run."""
+        selection = (Stage.SELECT, self.plan.selection)
+        if not self.plan.certify:
+            return (selection,)
+        return ((Stage.CLEAN, 1), selection, (Stage.ESTIMATE, self.plan.estimation))
+
+    @property
+    def total(self) -> int:
+        """All samples of the job."""
+        return sum(count for _, count in self.stages)
+
+    @property
+    def remaining(self) -> int:
+        """Samples not yet handed out."""
+        return self.total - self._handed_out
+
+    @property
+    def tally(self) -> Tally:
+        """Made when the first sample arrives: a queued job holds no more than its picture."""
+        if self._tally is None:
+            estimation = self.plan.estimation if self.plan.certify else 0
+            self._tally = Tally(self.dimensions, self.plan.selection, estimation)
+        return self._tally
+
+    def take(self, limit: int) -> list[tuple[Stage, int, int]]:
+        """Hand out up to `limit` samples as (stage, first index, count)."""
+        parts: list[tuple[Stage, int, int]] = []
+        begin = 0
+        for stage, count in self.stages:
+            first = self._handed_out - begin
+            if first < count and limit > 0:
+                taken = min(count - first, limit)
+                parts.append((stage, first, taken))
+                self._handed_out += taken
+                limit -= taken
+            begin += count
+        return parts
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the waiter, unless it was told already or left."""
+        if not self.future.done():
+            try:
+                self.future.set_exception(error)
+            except InvalidStateError:  # it left in between
+                return
+
+    def succeed(self, result: JobResult) -> None:
+        """Answer the waiter, unless it left."""
+        if not self.future.done():
+            try:
+                self.future.set_result(result)
+            except InvalidStateError:  # it left in between
+                return

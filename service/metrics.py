@@ -1,0 +1,104 @@
+"""The Prometheus metrics of one process; names are fixed in the README's table.
+
+Labels come from fixed sets only, never from what a client sends.
+"""
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from service.types import Stage
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+_SAMPLES = (1, 10, 32, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 110_000)
+_BOUNDS = (-0.5, 0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1)
+# The shifts epsilon/sigma at which every certificate's bound is observed.
+SHIFTS = (0.25, 0.5, 1.0, 2.0)
+
+
+class Metrics:
+    """Counters of one service instance, in a registry of its own."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "fcs_requests_total", "Requests answered", ["route", "code"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "fcs_request_seconds",
+            "Seconds from arrival to answer",
+            ["route"],
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.queue_seconds = Histogram(
+            "fcs_queue_seconds",
+            "Seconds a picture waited for its first sample",
+            buckets=_SECONDS,
+            registry=r,
+        )
+        self.batch_samples = Histogram(
+            "fcs_batch_samples",
+            "Samples in a device batch",
+            buckets=(1, 2, 4, 8, 12, 16, 32, 64, 128, 256),
+            registry=r,
+        )
+        self.batch_fill_ratio = Gauge(
+            "fcs_batch_fill_ratio",
+            "Share of the last device batch that was not padding",
+            registry=r,
+        )
+        self.samples = Counter("fcs_samples_total", "Samples computed", ["stage"], registry=r)
+        self.samples_per_request = Histogram(
+            "fcs_samples_per_request",
+            "Estimation samples of a request",
+            buckets=_SAMPLES,
+            registry=r,
+        )
+        self.pending_samples = Gauge(
+            "fcs_pending_samples", "Samples accepted and not yet computed", registry=r
+        )
+        self.jobs_running = Gauge(
+            "fcs_jobs_running", "Pictures accepted and not yet answered", registry=r
+        )
+        self.rejections = Counter(
+            "fcs_rejections_total", "Requests refused", ["reason"], registry=r
+        )
+        self.bound = Histogram(
+            "fcs_bound",
+            "Certified bound at a fixed epsilon/sigma",
+            ["shift"],
+            buckets=_BOUNDS,
+            registry=r,
+        )
+        self.early_stops = Counter(
+            "fcs_early_stops_total",
+            "Finished certificates, by why sampling stopped",
+            ["reason"],
+            registry=r,
+        )
+        self.device_seconds = Counter(
+            "fcs_device_seconds_total", "Seconds the device computed", registry=r
+        )
+        self.device_memory = Gauge(
+            "fcs_device_memory_bytes",
+            "Memory held on the device (0 on a CPU, which has none of its own)",
+            registry=r,
+        )
+        build = Gauge("fcs_build_info", "Constant 1", ["version"], registry=r)
+        build.labels(version=version).set(1)
+        # Every series exists from the start, so that a rate never misses its first event.
+        for stage in Stage:
+            self.samples.labels(stage=stage.name.lower())
+
+    def render(self) -> bytes:
+        """Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,10 @@
+"""Tensors: noise, encoders, the smoothed function itself, and where models come from.
+
+noise.py      (seed, stage, index) -> exact noise on a grid of pixel levels
+encoder.py    the one interface of all encoders
+families.py   Hugging Face encoders;  lite0.py  the embedded default
+processors.py Hugging Face image processor -> our Preprocessing
+pipeline.py   f: noisy levels -> unit features
+packages.py   model packages: manifests under model_store/
+store.py      name, hub id or folder -> a LoadedModel, digests verified
+"""

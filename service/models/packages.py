@@ -1,0 +1,146 @@
+"""Model packages: `<store>/<name>/<version>/manifest.json`, strictly checked.
+
+A package names an encoder and where its weights come from, pins their digest, and fixes what a
+certificate depends on: preprocessing and noise levels.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import ConfigurationError
+from service.types import Preprocessing, Resample
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Triple = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DistributionSource(_Strict):
+    """Weights inside an installed Python distribution, converted once into the cache."""
+
+    kind: Literal["distribution"]
+    distribution: str
+    version: str
+    module: str = Field(description="import name of the package that holds the file")
+    file: str = Field(description="path inside it")
+    sha256: Digest
+    converter: Literal["efficientnet-lite0"]
+
+
+class FolderSource(_Strict):
+    """A Hugging Face model folder on this machine."""
+
+    kind: Literal["folder"]
+    path: Path
+    sha256: Digest
+
+
+class HubSource(_Strict):
+    """A Hugging Face hub model at one commit."""
+
+    kind: Literal["hub"]
+    id: str
+    commit: str
+    sha256: Digest
+
+
+class PreprocessingManifest(_Strict):
+    """`service.types.Preprocessing`, as written in a manifest."""
+
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    resample: Resample
+    mean: Triple
+    std: Triple
+
+    def value(self) -> Preprocessing:
+        """The frozen value."""
+        return Preprocessing(self.resize, self.crop, self.resample, self.mean, self.std)
+
+
+class Manifest(_Strict):
+    """Everything a package says of itself."""
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=_NAME.pattern)
+    version: str = Field(pattern=r"^[0-9]+$")
+    description: str
+    licence: str
+    encoder: Annotated[DistributionSource | FolderSource | HubSource, Field(discriminator="kind")]
+    preprocessing: PreprocessingManifest
+    sigmas: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(min_length=1)
+    batch_size: int = Field(16, ge=1, le=1024)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of one package version.
+
+    Raises:
+        ConfigurationError: missing, not JSON, or not of the format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigurationError(f"{path}: {where}: {first['msg']}") from error
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        raise ConfigurationError(f"{path} calls itself {manifest.name}/{manifest.version}")
+    return manifest
+
+
+def write_manifest(store: Path, manifest: Manifest) -> Path:
+    """Write a new package version; an existing one is never changed.
+
+    Raises:
+        ConfigurationError: that version exists already.
+    """
+    folder = store / manifest.name / manifest.version
+    if (folder / MANIFEST).exists():
+        raise ConfigurationError(f"{folder} exists already; packages are never changed in place")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / (MANIFEST + ".partial")
+    partial.write_text(
+        json.dumps(manifest.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
+    )
+    partial.replace(folder / MANIFEST)
+    return folder
+
+
+def versions(store: Path, name: str) -> list[Path]:
+    """Version folders of a package in a store, oldest first."""
+    if not _NAME.match(name):
+        return []
+    found = [manifest.parent for manifest in (store / name).glob(f"*/{MANIFEST}")]
+    return sorted((f for f in found if f.name.isdigit()), key=lambda folder: int(folder.name))
+
+
+def names(stores: list[Path]) -> list[str]:
+    """All package names in the stores, sorted."""
+    return sorted(
+        {path.parent.parent.name for store in stores for path in store.glob(f"*/*/{MANIFEST}")}
+    )
+
+
+def find(stores: list[Path], reference: str) -> Path | None:
+    """Folder of package `name` (its newest version) or `name/version`; None if there is none."""
+    name, _, version = reference.partition("/")
+    for store in stores:
+        found = versions(store, name)
+        if version:
+            found = [folder for folder in found if folder.name == version]
+        if found:
+            return found[-1]
+    return None

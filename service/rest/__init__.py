@@ -1,0 +1,1 @@
+"""REST door: FastAPI over the same core as gRPC."""

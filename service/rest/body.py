@@ -1,0 +1,149 @@
+"""Request body -> (`EmbedBody`, pictures): JSON or multipart, within the byte limit."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
+
+from service.errors import Kind, ServiceError, invalid, too_large
+from service.rest.schemas import EmbedBody
+
+_MAX_PARTS = 1000
+_TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed"}
+_LIST_FIELDS = {"inputs", "radii"}
+
+
+async def read_embed(request: Request, max_bytes: int) -> tuple[EmbedBody, tuple[bytes, ...]]:
+    """Parse the body of `POST /embed`.
+
+    Raises:
+        ServiceError: media_type, too_large, or invalid naming the field.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "application/json":
+        body = parse_json(await _read(request, max_bytes))
+        inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+        return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
+    if content_type == "multipart/form-data":
+        return await _read_form(request, await _read(request, max_bytes))
+    raise ServiceError(
+        Kind.MEDIA_TYPE,
+        f"content type {content_type or 'absent'!r}; send application/json or multipart/form-data",
+    )
+
+
+def parse_json(data: bytes) -> EmbedBody:
+    """Strictly typed JSON -> body."""
+    try:
+        return EmbedBody.model_validate_json(data)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """The whole body; a declared or actual size over the limit ends it before it is kept."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise too_large(f"the body has {declared} bytes; at most {max_bytes} are accepted")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise too_large(f"the body is over the limit of {max_bytes} bytes")
+    return bytes(body)
+
+
+async def _read_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
+    async def replay() -> Message:
+        return {"type": "http.request", "body": data, "more_body": False}
+
+    pictures: list[bytes] = []
+    fields: dict[str, Any] = {}
+    try:
+        parsed = Request(request.scope, replay).form(
+            max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=len(data) + 1
+        )
+        async with parsed as form:
+            for name, value in form.multi_items():
+                if isinstance(value, UploadFile):
+                    if name != "inputs":
+                        raise invalid(f"unknown file field {name!r}; send files as 'inputs'", name)
+                    pictures.append(await value.read())
+                elif name == "inputs":
+                    pictures.append(_picture(value, len(pictures)))
+                else:
+                    _add_field(fields, name, value)
+    except (MultiPartException, HTTPException) as error:
+        reason = error.detail if isinstance(error, HTTPException) else error.message
+        raise invalid(f"malformed multipart body: {reason}") from error
+    try:
+        body = EmbedBody.model_validate({**fields, "inputs": []})
+    except ValidationError as error:
+        raise _explained(error) from error
+    return body, tuple(pictures)
+
+
+def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
+    """A form field is text; what is not a text field is read as JSON, then typed as strictly."""
+    value: Any = text
+    if name not in _TEXT_FIELDS:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+    if name in _LIST_FIELDS:
+        fields.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+    elif name in fields:
+        raise invalid(f"field {name!r} is given twice", name)
+    else:
+        fields[name] = value
+
+
+def _picture(text: str, index: int) -> bytes:
+    """Base64 or a base64 data URI -> bytes."""
+    param = f"inputs[{index}]"
+    head = text[:256].lstrip().lower()
+    if head.startswith(("http://", "https://")):
+        raise invalid("remote image URLs are refused; send the picture itself as base64", param)
+    if head.startswith("data:"):
+        meta, separator, text = text.partition(",")
+        if not separator or not meta.strip().lower().endswith(";base64"):
+            raise invalid("a data URI must be 'data:image/...;base64,...'", param)
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise invalid(f"not base64: {error}", param) from error
+
+
+def _explained(error: ValidationError) -> ServiceError:
+    """The first problem as one sentence with the field's name."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    first = problems[0]
+    param = _name(first["loc"])
+    if first["type"] == "extra_forbidden":
+        allowed = ", ".join(EmbedBody.model_fields)
+        return invalid(f"unknown field {param!r}; allowed are {allowed}", param)
+    if first["type"] == "json_invalid":
+        return invalid(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
+    if param == "inputs" and len(problems) > 1:
+        return invalid("inputs must be a string or a list of strings", param)
+    return invalid(f"{param or 'body'}: {first['msg']}", param)
+
+
+def _name(location: Iterable[int | str]) -> str | None:
+    """`("radii", 1)` -> `radii[1]`; pydantic's names for branches of a union are left out."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part not in {"str", "list[str]"}:
+            name += f".{part}" if name else part
+    return name or None

@@ -1,0 +1,70 @@
+"""Error kind -> HTTP status, once; every failure leaves in one form."""
+
+import logging
+import math
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from service.errors import Kind, ServiceError
+from service.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+STATUS = {
+    Kind.INVALID: 422,
+    Kind.MEDIA_TYPE: 415,
+    Kind.TOO_LARGE: 413,
+    Kind.NOT_FOUND: 404,
+    Kind.METHOD: 405,
+    Kind.BUSY: 429,
+    Kind.DEADLINE: 504,
+    Kind.UNAVAILABLE: 503,
+    Kind.INTERNAL: 500,
+}
+CLIENT_CLOSED = 499  # nobody reads it; it is what the request counter shows
+_KIND = {status: kind for kind, status in STATUS.items()}
+
+
+def error_response(error: ServiceError) -> Response:
+    """`{"error": {"type", "message", "param", "code"}}` with its status."""
+    status = STATUS[error.kind]
+    body = {
+        "error": {
+            "type": error.kind.value,
+            "message": error.message,
+            "param": error.param,
+            "code": status,
+        }
+    }
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return Response(orjson.dumps(body), status, headers, "application/json")
+
+
+def install(app: FastAPI, metrics: Metrics) -> None:
+    """Give every failure of the app that form, those of the framework included."""
+
+    @app.exception_handler(ServiceError)
+    async def service_error(_: Request, error: ServiceError) -> Response:
+        metrics.rejections.labels(reason=error.kind.value).inc()
+        return error_response(error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def client_left(_: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        kind = _KIND.get(error.status_code, Kind.INVALID)
+        message = f"{error.detail}: {request.method} {request.url.path}"
+        return error_response(ServiceError(kind, message))
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, error: Exception) -> Response:
+        _log.error("unexpected failure in a REST handler", exc_info=error)
+        return error_response(ServiceError(Kind.INTERNAL, "unexpected failure; see the log"))

@@ -1,0 +1,152 @@
+"""The routes: parse, call the core, encode. No logic of their own."""
+
+import asyncio
+import base64
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+
+from service.core import Core
+from service.errors import Kind, ServiceError, invalid
+from service.rest.body import read_embed
+from service.rest.errors import CLIENT_CLOSED
+from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
+from service.types import EmbedResult
+
+T = TypeVar("T")
+_CASES = {
+    413: "body or picture over the limit",
+    415: "neither JSON nor multipart",
+    422: "malformed request or picture",
+    429: "queue full; see Retry-After",
+    503: "not ready, draining, or device lost",
+    504: "timeout_ms passed",
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
+}
+_EMBED_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": EmbedBody.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "description": "files as `inputs`; other fields as in the JSON body",
+                    "required": ["inputs"],
+                    "properties": {
+                        "inputs": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                        }
+                    },
+                    "additionalProperties": {"type": "string"},
+                }
+            },
+        },
+    }
+}
+
+
+def router(core: Core) -> APIRouter:
+    """All routes over one core."""
+    routes = APIRouter()
+
+    @routes.post(
+        "/embed",
+        response_model=None,
+        responses={200: {"model": EmbedResponse}, **_ERRORS},
+        openapi_extra=_EMBED_BODY,
+        summary="Robust embeddings with certificates",
+    )
+    async def embed(request: Request) -> Response:
+        body, images = await read_embed(request, core.settings.max_body_bytes)
+        if body.target is not None:
+            raise invalid(
+                "early stopping at a target is not available yet; send null, and `samples`",
+                "target",
+            )
+        result = await _unless_client_leaves(request, core.embed(body.request(images)))
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        content = await asyncio.to_thread(_encode, result, body.encoding_format)
+        return Response(content, media_type="application/json")
+
+    @routes.get("/info", response_model=InfoResponse, responses={503: _ERRORS[503]})
+    async def info() -> Response:
+        """Models, noise levels, limits and defaults."""
+        return Response(orjson.dumps(asdict(core.info())), media_type="application/json")
+
+    @routes.get("/health", responses={503: _ERRORS[503]})
+    @routes.get("/health/ready", responses={503: _ERRORS[503]})
+    async def ready() -> dict[str, str]:
+        """200 when new work is accepted, else 503 with the reason."""
+        health = core.health()
+        if not health.ready:
+            raise ServiceError(Kind.UNAVAILABLE, health.reason)
+        return {"status": health.reason}
+
+    @routes.get("/health/live")
+    async def live() -> dict[str, str]:
+        """200 while the process answers."""
+        return {"status": "alive"}
+
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        return Response(core.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    @routes.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse("/docs")
+
+    return routes
+
+
+async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """Run `work`, or cancel it and return None when the client disconnects."""
+    working = asyncio.create_task(work)
+    leaving = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        return None
+    finally:
+        leaving.cancel()
+        working.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _encode(result: EmbedResult, encoding_format: str) -> bytes:
+    data = []
+    for index, item in enumerate(result.data):
+        certificate = None
+        if item.certificate is not None:
+            certificate = asdict(item.certificate)
+            certificate["samples"] = {
+                "selection": certificate.pop("selection_samples"),
+                "estimation": certificate.pop("estimation_samples"),
+            }
+        embedding: Any = np.frombuffer(item.values, "<f4")
+        if encoding_format == "base64":
+            embedding = base64.b64encode(item.values).decode()
+        data.append({"index": index, "embedding": embedding, "certificate": certificate})
+    body = {
+        "model": result.model,
+        "revision": result.revision,
+        "data": data,
+        "timing": asdict(result.timing),
+    }
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)

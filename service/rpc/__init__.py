@@ -1,0 +1,1 @@
+"""gRPC door: the same core, the same fields."""

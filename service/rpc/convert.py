@@ -1,0 +1,143 @@
+"""Protobuf messages <-> the transport-free values."""
+
+import numpy as np
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from service import types
+from service.errors import invalid
+from service.rpc.generated import fcs_pb2 as pb
+
+
+def embed_request(message: pb.EmbedRequest, remaining_s: float | None) -> types.EmbedRequest:
+    """The request; `remaining_s` is the call's own deadline, already within the limits.
+
+    Raises:
+        ServiceError: invalid, for fields this version does not know.
+    """
+    refuse_unknown(message)
+
+    def given(name: str) -> bool:
+        return message.HasField(name)  # type: ignore[arg-type]  # checked by protobuf at run time
+
+    timeout_s = message.timeout_ms / 1000 if given("timeout_ms") else None
+    if remaining_s is not None:
+        timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
+    return types.EmbedRequest(
+        images=tuple(message.images),
+        model=message.model if given("model") else None,
+        profile=message.profile if given("profile") else None,
+        certify=message.certify if given("certify") else True,
+        sigma=message.sigma if given("sigma") else None,
+        radii=tuple(message.radii) or None,
+        samples=message.samples if given("samples") else None,
+        selection_samples=message.selection_samples if given("selection_samples") else None,
+        confidence=message.confidence if given("confidence") else None,
+        priority=message.priority,
+        timeout_s=timeout_s,
+        seed=message.seed if given("seed") else None,
+    )
+
+
+def refuse_unknown(message: Message) -> None:
+    """A field this version does not know would otherwise be ignored in silence."""
+    # The stubs forget that the set can be iterated.
+    unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
+    if unknown:
+        raise invalid(f"unknown field number {unknown[0]} in {message.DESCRIPTOR.full_name}")
+
+
+def embed_response(result: types.EmbedResult) -> pb.EmbedResponse:
+    """The answer, embeddings as packed floats."""
+    timing = result.timing
+    return pb.EmbedResponse(
+        model=result.model,
+        revision=result.revision,
+        data=[_embedding(i, item) for i, item in enumerate(result.data)],
+        timing=pb.Timing(
+            queue_ms=timing.queue_ms,
+            device_ms=timing.device_ms,
+            statistics_ms=timing.statistics_ms,
+            total_ms=timing.total_ms,
+        ),
+    )
+
+
+def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
+    """What the service offers."""
+    defaults = info.defaults
+    return pb.InfoResponse(
+        version=info.version,
+        default_model=info.default_model,
+        models=[
+            pb.Model(
+                name=model.name,
+                revision=model.revision,
+                dimensions=model.dimensions,
+                sigmas=model.sigmas,
+                space=_space(model.space),
+                device=model.device,
+                dtype=model.dtype,
+                batch_size=model.batch_size,
+                threads=model.threads,
+            )
+            for model in info.models
+        ],
+        profiles=info.profiles,
+        limits=info.limits,
+        defaults=pb.Defaults(
+            sigma=defaults.sigma,
+            radii=defaults.radii,
+            samples=defaults.samples,
+            selection_samples=defaults.selection_samples,
+            confidence=defaults.confidence,
+            timeout_ms=defaults.timeout_ms,
+        ),
+        client_seed_allowed=info.client_seed_allowed,
+    )
+
+
+def _embedding(index: int, item: types.Embedding) -> pb.Embedding:
+    values = np.frombuffer(item.values, "<f4")
+    certificate = None if item.certificate is None else _certificate(item.certificate)
+    return pb.Embedding(index=index, embedding=values, certificate=certificate)
+
+
+def _certificate(certificate: types.Certificate) -> pb.Certificate:
+    score, fidelity = certificate.gaussian_robustness_score, certificate.fidelity
+    radius = certificate.certified_radius
+    return pb.Certificate(
+        bounds=[
+            pb.RadiusBound(
+                radius=b.radius,
+                bound=b.bound,
+                served_bound=b.served_bound,
+                paper=b.paper,
+                method=b.method,
+            )
+            for b in certificate.bounds
+        ],
+        certified_radius=pb.CertifiedRadius(threshold=radius.threshold, radius=radius.radius),
+        gaussian_robustness_score=pb.Score(estimate=score.estimate, lower=score.lower),
+        fidelity=pb.Fidelity(pipeline=fidelity.pipeline, encoder=fidelity.encoder),
+        sigma=certificate.sigma,
+        confidence=certificate.confidence,
+        samples=pb.Samples(
+            selection=certificate.selection_samples, estimation=certificate.estimation_samples
+        ),
+        stopped=certificate.stopped,
+        space=_space(certificate.space),
+        seed=certificate.seed,
+        client_seed=certificate.client_seed,
+        statement=certificate.statement,
+    )
+
+
+def _space(space: types.Space) -> pb.Space:
+    return pb.Space(
+        height=space.height,
+        width=space.width,
+        channels=space.channels,
+        range=space.range,
+        norm=space.norm,
+    )

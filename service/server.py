@@ -1,0 +1,97 @@
+"""One process: bind both doors, load the model behind them, serve until a signal, drain, end.
+
+Liveness answers from the first moment, readiness once the model is warm. SIGTERM and SIGINT drain:
+new work is refused, accepted work is answered (bounded by `drain_ms`). A second one ends at once.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from service.config import Settings
+from service.core import Core
+from service.errors import ConfigurationError
+from service.rest.app import create_app
+from service.rpc.server import RpcServer
+
+_log = logging.getLogger(__name__)
+_GRACE_S = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OnReady = Callable[[Core, int, int], None]
+
+
+async def serve(settings: Settings, on_ready: OnReady) -> None:
+    """Run until a signal arrives.
+
+    Args:
+        settings: frozen.
+        on_ready: called once, with the core and the ports of REST and gRPC, when work is accepted.
+
+    Raises:
+        ConfigurationError: a port in use, or a model that cannot be loaded.
+    """
+    core = Core(settings)
+    listener = _bind(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
+    config = uvicorn.Config(create_app(core), log_config=None, access_log=False, lifespan="off")
+    rest = _Rest(config)
+    stop = _signalled()
+    serving = asyncio.create_task(rest.serve(sockets=[listener]))
+    try:
+        await rpc.start()
+        starting = asyncio.create_task(core.start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            on_ready(core, listener.getsockname()[1], rpc.port)
+            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            os._exit(0)  # asked to end while a load in a thread cannot be interrupted
+    finally:
+        await core.drain()
+        rest.should_exit = True
+        await rpc.stop(_GRACE_S)
+        await serving
+
+
+class _Rest(uvicorn.Server):
+    """uvicorn without its own signal handling: one place decides when the process ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _signalled() -> asyncio.Event:
+    stop = asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        _log.info("received %s: draining", number.name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    return stop
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen for REST on {host}:{port}: {error}") from error
+    return listener

@@ -1,0 +1,242 @@
+"""The values that travel between floors: frozen, typed, units in every docstring.
+
+Nothing here knows of torch, asyncio or a transport.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+Method = Literal["distributional", "directional", "angular", "none"]
+Stopped = Literal["target", "infeasible", "samples"]
+Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+
+
+class Stage(IntEnum):
+    """What a noise sample is for; part of the noise counter, so the numbers never change."""
+
+    CLEAN = 0  # no noise at all: the reference feature f(x)
+    SELECT = 1  # the samples whose mean is the embedding
+    ESTIMATE = 2  # fresh samples that only certify it
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseLevel:
+    """Gaussian noise of standard deviation `sigma` for each pixel and channel, RGB in [0, 1]."""
+
+    sigma: float
+
+    @property
+    def sigma_levels(self) -> float:
+        """The same standard deviation in 8-bit pixel levels, 0 to 255."""
+        return 255.0 * self.sigma
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a decoded RGB picture becomes x, the 8-bit tensor in which epsilon is measured.
+
+    Attributes:
+        resize: shortest edge in pixels (aspect kept), or exact (height, width), or None.
+        crop: centre crop (height, width) in pixels after the resize, or None.
+        resample: Pillow filter of the resize.
+        mean, std: per-channel normalisation on RGB in [0, 1]. They belong to the pipeline (part of
+            the certified function), never to x.
+    """
+
+    resize: int | tuple[int, int] | None
+    crop: tuple[int, int] | None
+    resample: Resample
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of x in pixels."""
+        if self.crop is not None:
+            return self.crop
+        if isinstance(self.resize, tuple):
+            return self.resize
+        raise ValueError("preprocessing must end in one fixed size: name a crop or an exact resize")
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Pictures to embed, as a transport received them; None means "the default".
+
+    Attributes:
+        images: encoded pictures (PNG, JPEG, WebP, ...), one certificate each.
+        sigma: noise level, RGB in [0, 1].
+        radii: l2 attack sizes epsilon at which bounds are asked, same unit as sigma.
+        samples: estimation samples n; selection_samples: n0, whose mean is the embedding.
+        confidence: 1 - alpha of each picture's certificate.
+        timeout_s: seconds from arrival until the request fails with a deadline error.
+        seed: hex noise seed; refused unless the operator allowed client seeds.
+    """
+
+    images: tuple[bytes, ...]
+    model: str | None = None
+    profile: str | None = None
+    certify: bool = True
+    sigma: float | None = None
+    radii: tuple[float, ...] | None = None
+    samples: int | None = None
+    selection_samples: int | None = None
+    confidence: float | None = None
+    priority: int = 0
+    timeout_s: float | None = None
+    seed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingPlan:
+    """A request's sampling, fully resolved and checked, fixed before any seed is drawn."""
+
+    noise: NoiseLevel
+    radii: tuple[float, ...]
+    selection: int
+    estimation: int
+    confidence: float
+    certify: bool
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusBound:
+    """What holds within an l2 distance `radius` of the picture; -1 wherever nothing is certified.
+
+    Attributes:
+        radius: epsilon, l2 over all pixels and channels, RGB in [0, 1].
+        bound: lower bound on cos(embedding, F(x')) (docs/certificate.md, "Three angles").
+        served_bound: lower bound on cos(embedding(x), embedding(x')), two served Monte-Carlo means.
+        paper: lower bound on cos(f(x), F(x')) by arXiv:2601.16200, at an alpha of its own.
+        method: which argument gave `bound`.
+    """
+
+    radius: float
+    bound: float
+    served_bound: float
+    paper: float
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedRadius:
+    """The largest epsilon at which `bound` is still at least `threshold`; 0 if it never is."""
+
+    threshold: float
+    radius: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Gaussian robustness score E[(1 + cos(f(x + noise), f(x))) / 2]: sample mean, lower bound."""
+
+    estimate: float
+    lower: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fidelity:
+    """Cosine of the embedding with the noise-free feature of the pipeline / of the bare encoder."""
+
+    pipeline: float
+    encoder: float
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where epsilon and sigma are measured: the encoder's 8-bit RGB input, as [0, 1] values."""
+
+    height: int
+    width: int
+    channels: str = "RGB"
+    range: tuple[int, int] = (0, 1)
+    norm: str = "l2"
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One picture's certificate; what it promises is written in docs/certificate.md."""
+
+    bounds: tuple[RadiusBound, ...]
+    certified_radius: CertifiedRadius
+    gaussian_robustness_score: Score
+    fidelity: Fidelity
+    sigma: float
+    confidence: float
+    selection_samples: int
+    estimation_samples: int
+    stopped: Stopped
+    space: Space
+    seed: str
+    client_seed: bool
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Milliseconds: waiting for the device, device time of these samples, statistics, whole."""
+
+    queue_ms: float
+    device_ms: float
+    statistics_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One picture's answer: unit-norm float32 values, little-endian bytes, and the certificate."""
+
+    values: bytes
+    certificate: Certificate | None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """The answer to an `EmbedRequest`, items in the order of its pictures."""
+
+    model: str
+    revision: str
+    data: tuple[Embedding, ...]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a client needs to know of one loaded model."""
+
+    name: str
+    revision: str
+    dimensions: int
+    sigmas: tuple[float, ...]
+    space: Space
+    device: str
+    dtype: str
+    batch_size: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What absent request fields become."""
+
+    sigma: float
+    radii: tuple[float, ...]
+    samples: int
+    selection_samples: int
+    confidence: float
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """What `/info` and gRPC `Info` tell."""
+
+    version: str
+    default_model: str
+    models: tuple[ModelInfo, ...]
+    profiles: tuple[str, ...]
+    limits: dict[str, int]
+    defaults: Defaults
+    client_seed_allowed: bool
