@@ -41,8 +41,8 @@ class Settings(BaseSettings):
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     dtype: Dtype = "auto"
-    batch_size: int | None = Field(None, ge=1, le=1024, description="None: the model's own")
-    threads: int | None = Field(None, ge=1, le=256, description="torch threads; None: cores - 1")
+    batch_size: int | None = Field(None, ge=1, le=1024, description="None: the package's own")
+    lanes: int | None = Field(None, ge=1, le=256, description="CPU lanes; None: the cores")
 
     max_body_bytes: int = Field(16 * MIB, ge=1024)
     max_pixels: int = Field(40_000_000, ge=1)

@@ -22,7 +22,7 @@ from service import __version__, admission
 from service.certificate.statement import statement
 from service.config import Settings
 from service.engine import Engine
-from service.errors import Kind, ServiceError, invalid, unavailable
+from service.errors import ConfigurationError, Kind, ServiceError, invalid, unavailable
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.noise import SEED_BYTES, picture_seed
@@ -288,7 +288,11 @@ class Core:
             self._default = self._default or model.name
             _log.info("loaded %s (%s)", model.name, model.revision)
         engine = Engine(self._models, self.metrics)
-        engine.start()
+        try:
+            engine.start()
+        except Exception as error:
+            engine.stop()
+            raise ConfigurationError(f"the model failed its warm-up: {error}") from error
         self.metrics.pending_samples.set_function(lambda: engine.pending_samples)
         self.metrics.jobs_running.set_function(lambda: engine.running_jobs)
         self._engine = engine

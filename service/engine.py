@@ -1,8 +1,9 @@
 """The one thread that owns the device: schedule, run, tally, reply.
 
-    preparer thread    scheduler.next_batch -> noise -> levels [B, 3, H, W], one batch ahead
-    device thread      levels -> pipeline -> features -> each job's tally
-    statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
+    device thread      next batch -> noise -> pipeline -> features -> each job's tally
+lanes              the CPU's share of that work, side by side
+preparer thread    with a GPU: the next batch's noise while this batch computes
+statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
 
 A job's failure reaches its own waiter only. If the device thread itself dies, every waiter is told
 and the engine says why it is lost. The engine knows nothing of transports, requests or pictures.
@@ -25,6 +26,7 @@ from service.certificate.tally import Block, measure
 from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult
 from service.metrics import SHIFTS, Metrics
+from service.models.lanes import Lanes
 from service.models.noise import add_noise
 from service.models.store import LoadedModel
 from service.scheduler import Scheduler, Slice
@@ -36,16 +38,17 @@ _RATE_WEIGHT = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A device batch: slices in order, their noisy levels, padding after them."""
+    """A device batch: slices at their rows, the noisy levels of all, padding after them."""
 
     model: LoadedModel
-    slices: tuple[Slice[Job], ...]
-    levels: NDArray[np.float32]  # [B, 3, H, W]
+    placed: tuple[tuple[int, Slice[Job]], ...]
+    levels: NDArray[np.float32]  # [capacity, 3, H, W]
+    rows: int
 
     @property
     def fill(self) -> int:
-        """Rows that are samples."""
-        return sum(part.count for part in self.slices)
+        """Rows whose samples somebody waits for."""
+        return sum(part.count for _, part in self.placed)
 
 
 class Engine:
@@ -54,24 +57,24 @@ class Engine:
     Args:
         models: by name; their pipelines live on one device.
         metrics: told of every batch and result.
-        overlapped: prepare one batch while another computes; the plain loop does one at a time.
     """
 
-    def __init__(
-        self, models: dict[str, LoadedModel], metrics: Metrics, overlapped: bool = True
-    ) -> None:
+    def __init__(self, models: dict[str, LoadedModel], metrics: Metrics) -> None:
         self._models = models
         self._metrics = metrics
-        self._capacities = {name: model.batch_size for name, model in models.items()}
+        self._capacities = {name: model.capacity for name, model in models.items()}
         self._scheduler: Scheduler[Job] = Scheduler()
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
         self._stopping = False
         self._lost: str | None = None
         self._rate = 0.0
+        self._lanes = Lanes(max(model.lanes for model in models.values()))
         self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
         self._statistics = ThreadPoolExecutor(1, "fcs-statistics")
-        loop = self._overlapped_loop if overlapped else self._plain_loop
+        # On a CPU noise and encoder want the same cores: preparing ahead only makes them wait.
+        on_gpu = any(model.pipeline.device.type != "cpu" for model in models.values())
+        loop = self._overlapped_loop if on_gpu else self._plain_loop
         self._device = threading.Thread(
             target=self._own_device, args=(loop,), name="fcs-device", daemon=True
         )
@@ -84,11 +87,11 @@ class Engine:
         """
         for model in self._models.values():
             height, width = model.preprocessing.size
-            shape = (model.batch_size, 3, height, width)
+            levels = np.zeros((model.capacity, 3, height, width), np.float32)
             for _ in range(2):
                 began = time.monotonic()
-                self._run(model, np.zeros(shape, np.float32))
-                self._observe_rate(model.batch_size, time.monotonic() - began)
+                self._run(model, levels, model.capacity)
+                self._observe_rate(model.capacity, time.monotonic() - began)
         self._device.start()
 
     def stop(self) -> None:
@@ -100,6 +103,7 @@ class Engine:
             self._device.join()
         self._preparer.shutdown(cancel_futures=True)
         self._statistics.shutdown()
+        self._lanes.close()
         self._fail_all(unavailable("the service is shutting down"))
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -174,74 +178,87 @@ class Engine:
                 return prepared
 
     def _prepare(self, slices: Sequence[Slice[Job]]) -> Prepared | None:
-        """Noise for each slice; a job whose picture cannot be prepared fails alone."""
+        """Noise for each sample; a job whose picture cannot be prepared fails alone."""
         now = time.monotonic()
         model = self._models[slices[0].job.model]
         height, width = model.preprocessing.size
-        levels = np.zeros((model.batch_size, 3, height, width), np.float32)
-        row, kept = 0, []
+        levels = np.zeros((model.capacity, 3, height, width), np.float32)
+        placed: list[tuple[int, Slice[Job]]] = []
+        samples: list[tuple[Slice[Job], int]] = []
         for part in slices:
-            job = part.job
-            if job.started is None:
-                job.started = now
-                self._metrics.queue_seconds.observe(now - job.submitted)
-            try:
-                for i in range(part.count):
-                    index = part.first + i
-                    levels[row + i] = add_noise(
-                        job.image, job.plan.noise, job.seed, part.stage, index
-                    )
-            except Exception as error:
-                self._fail(job, error)
-                continue
-            row += part.count
-            kept.append(part)
-        levels[row:] = 0
-        return Prepared(model, tuple(kept), levels) if kept else None
+            if part.job.started is None:
+                part.job.started = now
+                self._metrics.queue_seconds.observe(now - part.job.submitted)
+            placed.append((len(samples), part))
+            samples += [(part, part.first + i) for i in range(part.count)]
+
+        def draw(first: int, end: int) -> None:
+            for row in range(first, end):
+                part, index = samples[row]
+                job = part.job
+                try:
+                    levels[row] = add_noise(job.image, job.plan.noise, job.seed, part.stage, index)
+                except Exception as error:
+                    self._fail(job, error)
+
+        self._lanes.run(draw, len(samples))
+        kept = tuple((row, part) for row, part in placed if not part.job.abandoned)
+        return Prepared(model, kept, levels, len(samples)) if kept else None
 
     def _step(self, batch: Prepared) -> None:
         began = time.monotonic()
         try:
-            features = self._run(batch.model, batch.levels)
+            features = self._run(batch.model, batch.levels, batch.rows)
         except Exception as error:
             self._run_apart(batch, error)
             return
         seconds = time.monotonic() - began
+        self._observe(batch, seconds)  # first: who has an answer finds it in the metrics
         self._reply(batch, features, seconds)
-        self._observe(batch, seconds)
 
-    def _run(self, model: LoadedModel, levels: NDArray[np.float32]) -> NDArray[np.float32]:
-        features: NDArray[np.float32] = model.pipeline(torch.from_numpy(levels)).cpu().numpy()
-        return features  # [B, d]
+    def _run(
+        self, model: LoadedModel, levels: NDArray[np.float32], rows: int
+    ) -> NDArray[np.float32]:
+        """Features [>= rows, d], computed in calls of the model's one batch shape."""
+        size = model.batch_size
+
+        def call(first: int, end: int) -> NDArray[np.float32]:
+            features: NDArray[np.float32] = (
+                model.pipeline(torch.from_numpy(levels[first:end])).cpu().numpy()
+            )
+            return features
+
+        padded = -(-rows // size) * size
+        if model.pipeline.device.type != "cpu":  # one thread owns the device
+            return np.concatenate([call(i, i + size) for i in range(0, padded, size)])
+        return np.concatenate(self._lanes.run(call, padded, size))
 
     def _run_apart(self, batch: Prepared, error: Exception) -> None:
         """A batch failed: run each job's rows alone, in the same shape, to find the culprit."""
         _log.warning("a batch failed (%s); running its jobs apart", error)
-        row = 0
-        for part in batch.slices:
+        for row, part in batch.placed:
             levels = np.zeros_like(batch.levels)
             levels[: part.count] = batch.levels[row : row + part.count]
-            row += part.count
+            alone = Prepared(batch.model, ((0, part),), levels, part.count)
             began = time.monotonic()
-            alone = Prepared(batch.model, (part,), levels)
             try:
-                features = self._run(batch.model, levels)
+                features = self._run(batch.model, levels, part.count)
             except Exception as cause:
                 self._fail(part.job, cause)
                 continue
-            self._reply(alone, features, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            self._observe(alone, seconds)
+            self._reply(alone, features, seconds)
 
     def _reply(self, batch: Prepared, features: NDArray[np.float32], seconds: float) -> None:
         """Give each job its rows; a finished one goes on to its statistics."""
-        row = 0
-        for part in batch.slices:
-            job, rows = part.job, features[row : row + part.count]
-            row += part.count
+        for row, part in batch.placed:
+            job = part.job
             if job.abandoned:
                 continue
             try:
                 job.device_s += seconds * part.count / batch.fill
-                for block in job.tally.add(part.stage, rows):
+                for block in job.tally.add(part.stage, features[row : row + part.count]):
                     self._statistics.submit(self._absorb, job, block)
                 if job.progress is not None:
                     job.progress(part.count)
@@ -313,9 +330,10 @@ class Engine:
     def _observe(self, batch: Prepared, seconds: float) -> None:
         metrics = self._metrics
         metrics.batch_samples.observe(batch.fill)
-        metrics.batch_fill_ratio.set(batch.fill / len(batch.levels))
+        size = batch.model.batch_size
+        metrics.batch_fill_ratio.set(batch.fill / (-(-batch.rows // size) * size))
         metrics.device_seconds.inc(seconds)
-        for part in batch.slices:
+        for _, part in batch.placed:
             metrics.samples.labels(stage=part.stage.name.lower()).inc(part.count)
         if batch.model.pipeline.device.type == "cuda":
             metrics.device_memory.set(torch.cuda.memory_allocated(batch.model.pipeline.device))

@@ -214,7 +214,7 @@ class ModelInfo:
     device: str
     dtype: str
     batch_size: int
-    threads: int
+    lanes: int
 
 
 @dataclass(frozen=True, slots=True)

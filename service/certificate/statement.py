@@ -15,10 +15,10 @@ def statement(
     else:
         best = max(holding, key=lambda bound: bound.radius)
         sentence = (
-            f"With probability at least {confidence:g} over this service's own sampling, every"
-            f" 8-bit {space.height}x{space.width} RGB picture within l2 distance {best.radius:g} of this"
-            " one (values in [0, 1]) has a smoothed feature whose cosine with this embedding is at"
-            f" least {math.floor(best.bound * 1e4) / 1e4:.4f}."
+            f"With probability at least {confidence!r} over this service's own sampling, every"
+            f" 8-bit {space.height}x{space.width} RGB picture within l2 distance {best.radius!r}"
+            " of this one (values in [0, 1]) has a smoothed feature whose cosine with this"
+            f" embedding is at least {math.floor(best.bound * 1e4) / 1e4:.4f}."
         )
     if client_seed:
         sentence += " The client chose the noise seed, so nobody else should rely on it."

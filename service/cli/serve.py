@@ -19,8 +19,8 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Torch threads.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="The one batch shape.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="CPU lanes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of one encoder call.")] = None,
     allow_client_seed: Annotated[
         bool | None,
         typer.Option("--allow-client-seed", help="For tests: requests may choose their noise."),
@@ -46,7 +46,7 @@ def serve(
         grpc_port=grpc_port,
         device=device,
         dtype=dtype,
-        threads=threads,
+        lanes=lanes,
         batch_size=batch_size,
         allow_client_seed=allow_client_seed,
     )
@@ -61,7 +61,7 @@ def _announce(core: Core, rest_port: int, grpc_port: int) -> None:
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
     typer.echo(
         f"fcs-serve {info.version}: {model.name} on {model.device} in {model.dtype},"
-        f" batches of {model.batch_size}, {model.threads} torch thread(s)\n"
+        f" batches of {model.batch_size} in {model.lanes} lane(s)\n"
         f"  REST  http://{shown}:{rest_port}  (API: /docs)\n"
         f"  gRPC  {shown}:{grpc_port}\n"
         f"try:  curl -s http://{shown}:{rest_port}/embed -F inputs=@{picture}"

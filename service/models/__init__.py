@@ -5,6 +5,7 @@ encoder.py    the one interface of all encoders
 families.py   Hugging Face encoders;  lite0.py  the embedded default
 processors.py Hugging Face image processor -> our Preprocessing
 pipeline.py   f: noisy levels -> unit features
+lanes.py      CPU workers side by side
 packages.py   model packages: manifests under model_store/
 store.py      name, hub id or folder -> a LoadedModel, digests verified
 """

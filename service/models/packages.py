@@ -78,7 +78,7 @@ class Manifest(_Strict):
     encoder: Annotated[DistributionSource | FolderSource | HubSource, Field(discriminator="kind")]
     preprocessing: PreprocessingManifest
     sigmas: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(min_length=1)
-    batch_size: int = Field(16, ge=1, le=1024)
+    batch_size: int = Field(8, ge=1, le=1024)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -30,6 +30,8 @@ from service.types import ModelInfo, Preprocessing, Space
 # Part of every revision: raised whenever the smoothed function or its noise changes.
 _FUNCTION_VERSION = 1
 DEFAULT_SIGMAS = (0.1, 0.25, 0.5, 1.0)
+# More lanes than this only lengthen the batch that a newcomer waits for.
+MAX_LANES = 16
 _HUB_FILES = ["*.json", "*.safetensors"]
 
 
@@ -40,7 +42,8 @@ class LoadedModel:
     Attributes:
         name: as requests call it.
         revision: digest of everything the smoothed function depends on.
-        batch_size: the one batch shape this model ever runs in, padded.
+        batch_size: the one shape of every call of the pipeline, padded.
+        lanes: calls that run side by side; on a GPU one follows the other.
     """
 
     name: str
@@ -49,7 +52,12 @@ class LoadedModel:
     preprocessing: Preprocessing
     sigmas: tuple[float, ...]
     batch_size: int
-    threads: int
+    lanes: int
+
+    @property
+    def capacity(self) -> int:
+        """Samples of one engine batch."""
+        return self.batch_size * (self.lanes if self.pipeline.device.type == "cpu" else 1)
 
     @property
     def space(self) -> Space:
@@ -69,7 +77,7 @@ class LoadedModel:
             device=str(self.pipeline.device),
             dtype=str(self.pipeline.dtype).removeprefix("torch."),
             batch_size=self.batch_size,
-            threads=self.threads,
+            lanes=self.lanes,
         )
 
 
@@ -89,8 +97,6 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
-    threads = settings.threads or max(1, (os.cpu_count() or 1) - 1)
-    torch.set_num_threads(threads)
     return LoadedModel(
         name=manifest.name,
         revision=_revision(manifest, dtype),
@@ -98,7 +104,7 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
         batch_size=settings.batch_size or manifest.batch_size,
-        threads=threads,
+        lanes=settings.lanes or min(available_cores(), MAX_LANES),
     )
 
 
@@ -156,6 +162,11 @@ def choose_device(name: str) -> torch.device:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigurationError(f"device {name!r}: this machine has no usable CUDA device")
     return torch.device(name)
+
+
+def available_cores() -> int:
+    """Cores this process may use (a container's share, not the whole machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -9,7 +9,6 @@ from PIL import (
     Image,
     ImageOps,
     JpegImagePlugin,
-    MpoImagePlugin,
     PngImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
@@ -17,13 +16,13 @@ from PIL import (
 
 from service.errors import ServiceError, invalid, too_large
 
-# Decoders with a small surface; TIFF, PSD, EPS and the like stay closed. Phones write MPO for JPEG.
+# Decoders with a small surface; TIFF, PSD, EPS and the like stay closed. (Pillow opens MPO, which
+# phones write for JPEG, through its JPEG plugin.)
 FORMATS = tuple(
     plugin.format
     for plugin in (
         PngImagePlugin.PngImageFile,
         JpegImagePlugin.JpegImageFile,
-        MpoImagePlugin.MpoImageFile,
         WebPImagePlugin.WebPImageFile,
         GifImagePlugin.GifImageFile,
         BmpImagePlugin.BmpImageFile,

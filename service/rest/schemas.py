@@ -162,7 +162,7 @@ class Model(_Strict):
     device: str
     dtype: str
     batch_size: int
-    threads: int
+    lanes: int
 
 
 class Defaults(_Strict):

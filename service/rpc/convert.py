@@ -79,7 +79,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 device=model.device,
                 dtype=model.dtype,
                 batch_size=model.batch_size,
-                threads=model.threads,
+                lanes=model.lanes,
             )
             for model in info.models
         ],

@@ -527,14 +527,14 @@ class Model(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    THREADS_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.str
     dimensions: _builtins.int
     device: _builtins.str
     dtype: _builtins.str
     batch_size: _builtins.int
-    threads: _builtins.int
+    lanes: _builtins.int
     @_builtins.property
     def sigmas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -550,11 +550,11 @@ class Model(_message.Message):
         device: _builtins.str = ...,
         dtype: _builtins.str = ...,
         batch_size: _builtins.int = ...,
-        threads: _builtins.int = ...,
+        lanes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "name", b"name", "revision", b"revision", "sigmas", b"sigmas", "space", b"space", "threads", b"threads"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "lanes", b"lanes", "name", b"name", "revision", b"revision", "sigmas", b"sigmas", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

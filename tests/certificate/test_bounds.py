@@ -1,0 +1,144 @@
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.certificate.bounds import (
+    Cone,
+    law_lower,
+    mean_push_upper,
+    orthogonal_push,
+    paper_bound,
+)
+from service.certificate.intervals import clopper_pearson_lower, kl_upper
+
+VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
+SHIFTS = st.floats(0, 6)
+
+
+@pytest.mark.parametrize("case", VECTORS["paper_fcsb"], ids=str)
+def test_paper_bound_agrees_with_the_vectors_and_is_never_a_negative_cosine(case):
+    found = paper_bound(case["score"], case["shift"])
+    expected = case["value"] if case["value"] >= 0 else -1.0
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", VECTORS["orthogonal_push_b"], ids=str)
+def test_orthogonal_push_agrees_with_the_vectors(case):
+    found = orthogonal_push(case["lambda"], case["mu"], case["shift"])
+    assert found == pytest.approx(case["value"], abs=case["tol"])
+
+
+def cone_of_vector(case):
+    """The plain events of the vectors: alpha/3 each, A's share split evenly."""
+    estimation, u = np.array(case["estimation"]), np.array(case["u"])
+    n, alpha = len(estimation), case["alpha"]
+    s = estimation @ u
+    h = estimation - s[:, None] * u
+    thresholds = np.array(case["thresholds"])
+    survival = np.array(
+        [
+            clopper_pearson_lower(int((s >= t).sum()), n, alpha / 3 / len(thresholds))
+            for t in thresholds
+        ]
+    )
+    log_inverse = math.log(3 / alpha)
+    second = kl_upper(float(np.linalg.eigvalsh(h.T @ h / n)[-1]), log_inverse / n)
+    mean = mean_push_upper(float(np.linalg.norm(h.mean(0))), second, log_inverse, n, 2.0)
+    return Cone(thresholds, survival, second, mean)
+
+
+@pytest.mark.parametrize("case", VECTORS["full_certificate"], ids=["20+60", "40+200"])
+def test_whole_certificate_agrees_with_the_vectors(case):
+    cone = cone_of_vector(case)
+    np.testing.assert_allclose(cone.survival, case["survival_lower"], atol=1e-6)
+    assert cone.second_moment == pytest.approx(case["lambda_upper"], abs=1e-6)
+    assert cone.mean == pytest.approx(case["mu_upper"], abs=1e-6)
+    for row in case["by_shift"]:
+        shift = row["shift"]
+        assert cone.inner(shift) == pytest.approx(row["a"], abs=1e-6)
+        push = orthogonal_push(cone.second_moment, cone.mean, shift)
+        assert push == pytest.approx(row["b"], abs=row["tol"])
+        assert cone.bound(shift)[0] == pytest.approx(row["bound_about_u"], abs=row["tol"])
+
+
+def cones():
+    def build(edges, masses, second, mean):
+        thresholds = np.unique(np.clip(edges, -1, 1))
+        survival = np.sort(masses[: len(thresholds)])[::-1]
+        return Cone(thresholds, survival, second, min(mean, math.sqrt(second)))
+
+    return st.builds(
+        build,
+        st.lists(st.floats(-1, 1), min_size=1, max_size=6),
+        st.lists(st.floats(0, 0.9999), min_size=6, max_size=6),
+        st.floats(1e-6, 1),
+        st.floats(0, 1),
+    )
+
+
+@given(cones(), SHIFTS, SHIFTS)
+def test_bound_falls_with_the_shift(cone, one, other):
+    near, far = sorted((one, other))
+    assert cone.bound(far)[0] <= cone.bound(near)[0] + 1e-6
+
+
+@given(cones(), SHIFTS)
+def test_bound_is_a_cosine_and_minus_one_exactly_where_nothing_holds(cone, shift):
+    bound, method = cone.bound(shift)
+    assert -1 <= bound <= 1
+    assert (method == "none") == (bound == -1)
+
+
+@given(cones(), SHIFTS, st.integers(1, 10_000))
+def test_served_bound_never_exceeds_the_bound(cone, shift, draws):
+    assert cone.served_bound(shift, draws, 0.001) <= cone.bound(shift)[0] + 1e-12
+
+
+@given(cones(), st.floats(0.01, 0.99))
+def test_largest_shift_is_on_the_sound_side(cone, threshold):
+    shift = cone.largest_shift(threshold)
+    if shift > 0:
+        assert cone.bound(shift)[0] >= threshold
+    assert cone.bound(shift + 1e-3)[0] < threshold or shift > 19
+
+
+def test_nothing_is_certified_at_absurd_shifts():
+    cone = Cone(np.array([0.9]), np.array([0.99]), 0.01, 0.01)
+    for shift in (21.0, 1e6, 1e300):
+        assert cone.bound(shift) == (-1.0, "none")
+        assert cone.served_bound(shift, 100, 0.001) == -1.0
+
+
+def test_survival_at_a_higher_threshold_also_counts_below_it():
+    uneven = law_lower(np.array([0.0, 0.5]), np.array([0.2, 0.8]), 0.3)
+    assert uneven == law_lower(np.array([0.0, 0.5]), np.array([0.8, 0.8]), 0.3)
+
+
+def test_exact_laws_of_a_half_space_step_are_never_overstated():
+    """One unit vector on a half space, another beyond it: the truth is in closed form."""
+    from scipy.special import ndtr, ndtri
+
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        p, half, shift = rng.uniform(0.6, 0.999), rng.uniform(0.05, 1.2), rng.uniform(0, 3)
+        first = np.array([math.cos(half), math.sin(half)])
+        second = np.array([math.cos(half), -math.sin(half)])
+        mean = p * first + (1 - p) * second
+        u = mean / np.linalg.norm(mean)
+        values = np.sort([first @ u, second @ u])
+        lowest_first = first @ u <= second @ u
+        survival = np.array([1.0, 1 - p if lowest_first else p])
+        w = np.array([-u[1], u[0]])
+        second_moment = p * (first @ w) ** 2 + (1 - p) * (second @ w) ** 2
+        # The kinks of <u, f> are its two values: with the exact law, mu = 0 about the exact mean.
+        cone = Cone(values, np.clip(survival, 0, 1 - 1e-16), second_moment, 0.0)
+        # The worst shift moves all of epsilon towards the second half space.
+        q = ndtr(ndtri(p) - shift)
+        truth = q * first + (1 - q) * second
+        cosine = truth @ u / np.linalg.norm(truth)
+        assert cone.bound(shift)[0] <= cosine + 1e-9

@@ -1,0 +1,73 @@
+"""Fixtures: a tiny model for fast engine and core tests, and one real server for the doors."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from service.rpc.generated import fcs_pb2_grpc
+
+for name in [n for n in os.environ if n.startswith("FCS_")]:
+    del os.environ[name]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `fcs serve`."""
+
+    rest: str
+    grpc: str
+    process: subprocess.Popen
+    log: list
+
+    def client(self, **options):
+        return httpx.Client(base_url=self.rest, timeout=120, **options)
+
+    def stub(self):
+        channel = grpc.insecure_channel(
+            self.grpc, options=[("grpc.max_send_message_length", -1)]
+        )
+        return channel, fcs_pb2_grpc.FcsStub(channel)
+
+
+def start_server(*options, environment=None, wait=True):
+    """Start `fcs serve` on free ports and wait until it says that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", "serve", "--port", "0", "--grpc-port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, **(environment or {})},
+    )
+    log, found = [], {}
+    for line in process.stdout:
+        log.append(line)
+        if match := re.search(r"REST\s+http://(\S+)", line):
+            found["rest"] = f"http://{match[1]}"
+        if match := re.search(r"gRPC\s+(\S+:\d+)", line):
+            found["grpc"] = match[1]
+            break
+    assert len(found) == 2, "".join(log)
+    threading.Thread(target=lambda: log.extend(process.stdout), daemon=True).start()
+    return Server(found["rest"], found["grpc"], process, log)
+
+
+def stop_server(server):
+    server.process.terminate()
+    assert server.process.wait(30) == 0, "".join(server.log)
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The embedded default model, with client seeds allowed."""
+    running = start_server("--allow-client-seed")
+    yield running
+    stop_server(running)

@@ -1,0 +1,254 @@
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+
+from service.engine import Engine
+from service.errors import Kind, ServiceError
+from service.job import Job
+from service.metrics import Metrics
+from tests.tiny import Rotation, plan, tiny_model
+
+WAIT = 20
+
+
+def image(value=128):
+    return np.full((3, 8, 8), value, np.uint8)
+
+
+def job_of(model="tiny", value=128, seed=b"0123456789abcdef", **fields):
+    return Job(
+        model=model,
+        image=fields.pop("image", image(value)),
+        plan=fields.pop("plan", plan()),
+        seed=seed,
+        dimensions=4,
+        submitted=time.monotonic(),
+        **fields,
+    )
+
+
+@pytest.fixture
+def make_engine():
+    engines = []
+
+    def make(*models):
+        found = {m.name: m for m in models or (tiny_model(),)}
+        engine = Engine(found, Metrics("test"))
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.stop()
+
+
+def result_of(engine, job):
+    engine.submit([job])
+    return job.future.result(WAIT)
+
+
+def test_a_job_gets_an_embedding_and_findings(make_engine):
+    result = result_of(make_engine(), job_of())
+    assert np.linalg.norm(result.embedding) == pytest.approx(1, abs=1e-6)
+    assert result.findings.bounds[0].bound > 0.5
+    assert result.fidelity > 0.9
+    assert result.device_s > 0
+
+
+def test_without_a_certificate_only_the_selection_runs(make_engine):
+    engine = make_engine()
+    result = result_of(engine, job_of(plan=plan(certify=False)))
+    assert result.findings is None
+    text = engine._metrics.render().decode()
+    assert 'fcs_samples_total{stage="select"} 10.0' in text
+    assert 'fcs_samples_total{stage="estimate"} 0.0' in text
+
+
+def test_company_in_the_batches_changes_nothing(make_engine):
+    engine = make_engine()
+    alone = result_of(engine, job_of())
+    crowd = [job_of(value=v, seed=bytes([v]) * 16) for v in range(20)]
+    same = job_of()
+    engine.submit([*crowd[:10], same, *crowd[10:]])
+    among = same.future.result(WAIT)
+    for other in crowd:
+        other.future.result(WAIT)
+    np.testing.assert_array_equal(alone.embedding, among.embedding)
+    assert alone.findings.bounds == among.findings.bounds
+
+
+@pytest.mark.parametrize(("batch_size", "lanes"), [(1, 1), (3, 1), (16, 1), (4, 3)])
+def test_batch_shape_and_lanes_do_not_change_the_samples(make_engine, batch_size, lanes):
+    reference = result_of(make_engine(), job_of())
+    other = result_of(make_engine(tiny_model(batch_size=batch_size, lanes=lanes)), job_of())
+    np.testing.assert_allclose(reference.embedding, other.embedding, atol=1e-7)
+
+
+def test_two_samples_of_one_job_differ():
+    seen = []
+
+    class Recording(Rotation):
+        def pooled(self, pixels):
+            seen.append(pixels[:, 0, 0, 0].clone())
+            return super().pooled(pixels)
+
+    engine = Engine({"tiny": tiny_model(encoder=Recording(), lanes=1)}, Metrics("test"))
+    engine.start()
+    seen.clear()
+    result_of(engine, job_of(plan=plan(selection=4, estimation=4)))
+    engine.stop()
+    values = np.concatenate([rows.numpy() for rows in seen])[:9]
+    assert len(set(values.tolist())) == 9
+
+
+def test_noise_has_the_standard_deviation_that_is_certified():
+    seen = []
+
+    class Recording(Rotation):
+        def pooled(self, pixels):
+            seen.append(pixels.clone())
+            return super().pooled(pixels)
+
+    engine = Engine({"tiny": tiny_model(encoder=Recording())}, Metrics("test"))
+    engine.start()
+    seen.clear()
+    result_of(engine, job_of(plan=plan(selection=100, estimation=100, sigma=0.25)))
+    engine.stop()
+    noise = np.concatenate([rows.numpy() for rows in seen])[1:] - 128 / 255
+    # about 38,000 values: the estimate is within 2 % but for a chance below 1e-6
+    assert np.abs(noise[noise != -128 / 255]).std() > 0
+    values = noise[np.abs(noise + 128 / 255).max((1, 2, 3)) > 0]
+    assert values.std() == pytest.approx(0.25, rel=0.02)
+
+
+def test_a_job_that_cannot_be_prepared_fails_alone(make_engine):
+    engine = make_engine()
+    good = [job_of(value=v) for v in (1, 2)]
+    bad = job_of(image=np.zeros((3, 5, 5), np.uint8))
+    engine.submit([good[0], bad, good[1]])
+    with pytest.raises(ServiceError, match="could not be computed") as caught:
+        bad.future.result(WAIT)
+    assert caught.value.kind is Kind.INTERNAL
+    for job in good:
+        assert job.future.result(WAIT).findings is not None
+    assert engine.lost is None
+
+
+def test_a_job_that_poisons_its_batch_fails_alone(make_engine):
+    encoder = Rotation()
+    encoder.fails_on = lambda pixels: bool((pixels[:, 1] > 0.99).flatten(1).all(1).any())
+    engine = make_engine(tiny_model(encoder=encoder))
+    good = [job_of(value=v) for v in (10, 20, 30)]
+    bad = job_of(plan=plan(sigma=0.0001), value=255)
+    encoder.fails_on = lambda pixels: bool((pixels[:, 1].flatten(1).amin(1) > 0.95).any())
+    engine.submit([*good[:2], bad, good[2]])
+    with pytest.raises(ServiceError, match="RuntimeError"):
+        bad.future.result(WAIT)
+    reference = [result_of(engine, job_of(value=v)) for v in (10, 20, 30)]
+    for job, alone in zip(good, reference, strict=True):
+        np.testing.assert_array_equal(job.future.result(WAIT).embedding, alone.embedding)
+
+
+def test_a_cancelled_job_stops_consuming_the_device(make_engine):
+    engine = make_engine()
+    long = job_of(plan=plan(estimation=50_000))
+    engine.submit([long])
+    while long.remaining == long.total:
+        time.sleep(0.001)
+    assert long.future.cancel()
+    assert engine.wait_idle(WAIT)
+    assert engine.pending_samples == 0
+    left = long.remaining
+    time.sleep(0.1)
+    assert long.remaining >= left - 8
+    assert left > 0
+    with pytest.raises(CancelledError):
+        long.future.result()
+
+
+def test_a_short_job_is_not_starved_by_long_ones(make_engine):
+    engine = make_engine()
+    long = [job_of(plan=plan(estimation=20_000)) for _ in range(4)]
+    engine.submit(long)
+    short = job_of(plan=plan(selection=4, estimation=28))
+    result_of(engine, short)
+    assert all(job.remaining > 10_000 for job in long)
+    for job in long:
+        job.future.cancel()
+
+
+def test_several_models_coexist(make_engine):
+    slow, fast = tiny_model("slow", Rotation(0.1)), tiny_model("fast", Rotation(2.0))
+    engine = make_engine(slow, fast)
+    jobs = [job_of(model=name, value=255) for name in ("slow", "fast") * 3]
+    engine.submit(jobs)
+    found = [job.future.result(WAIT).embedding for job in jobs]
+    assert np.allclose(found[0], found[2])
+    assert not np.allclose(found[0], found[1], atol=0.1)
+
+
+def test_progress_counts_every_sample(make_engine):
+    counted = []
+    job = job_of(progress=counted.append)
+    result_of(make_engine(), job)
+    assert sum(counted) == job.total == 61
+
+
+def test_a_dead_device_thread_tells_every_waiter_and_refuses_new_work(make_engine, monkeypatch):
+    engine = make_engine()
+
+    def die(*_):
+        raise SystemError("the device fell off the bus")
+
+    monkeypatch.setattr(engine._scheduler, "next_batch", die)
+    jobs = [job_of(), job_of()]
+    engine.submit(jobs)
+    for job in jobs:
+        with pytest.raises(ServiceError) as caught:
+            job.future.result(WAIT)
+        assert caught.value.kind is Kind.UNAVAILABLE
+    assert "SystemError" in engine.lost
+    with pytest.raises(ServiceError, match="device thread died"):
+        engine.submit([job_of()])
+
+
+def test_stopping_answers_every_waiter_and_ends_the_threads():
+    before = set(threading.enumerate())
+    engine = Engine({"tiny": tiny_model()}, Metrics("test"))
+    engine.start()
+    job = job_of(plan=plan(estimation=90_000))
+    engine.submit([job])
+    engine.stop()
+    with pytest.raises(ServiceError) as caught:
+        job.future.result(WAIT)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    assert set(threading.enumerate()) <= before
+    with pytest.raises(ServiceError):
+        engine.submit([job_of()])
+
+
+def test_a_failed_warm_up_ends_the_start():
+    encoder = Rotation()
+    encoder.fails_on = lambda pixels: True
+    engine = Engine({"tiny": tiny_model(encoder=encoder)}, Metrics("test"))
+    with pytest.raises(RuntimeError, match="refused"):
+        engine.start()
+    engine.stop()
+
+
+def test_overlapped_and_plain_loops_give_the_same(make_engine):
+    plain = result_of(make_engine(), job_of())
+    engine = Engine({"tiny": tiny_model()}, Metrics("test"))
+    engine._device = threading.Thread(target=engine._own_device, args=(engine._overlapped_loop,))
+    engine.start()
+    jobs = [job_of(), job_of(value=3)]
+    engine.submit(jobs)
+    overlapped = jobs[0].future.result(WAIT)
+    jobs[1].future.result(WAIT)
+    engine.stop()
+    np.testing.assert_array_equal(plain.embedding, overlapped.embedding)
+    assert plain.findings.bounds == overlapped.findings.bounds
