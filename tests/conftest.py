@@ -26,14 +26,13 @@ class Server:
     grpc: str
     process: subprocess.Popen
     log: list
+    reader: threading.Thread
 
     def client(self, **options):
         return httpx.Client(base_url=self.rest, timeout=120, **options)
 
     def stub(self):
-        channel = grpc.insecure_channel(
-            self.grpc, options=[("grpc.max_send_message_length", -1)]
-        )
+        channel = grpc.insecure_channel(self.grpc, options=[("grpc.max_send_message_length", -1)])
         return channel, fcs_pb2_grpc.FcsStub(channel)
 
 
@@ -56,13 +55,22 @@ def start_server(*options, environment=None, wait=True):
             found["grpc"] = match[1]
             break
     assert len(found) == 2, "".join(log)
-    threading.Thread(target=lambda: log.extend(process.stdout), daemon=True).start()
-    return Server(found["rest"], found["grpc"], process, log)
+    reader = threading.Thread(target=lambda: log.extend(process.stdout), daemon=True)
+    reader.start()
+    return Server(found["rest"], found["grpc"], process, log, reader)
 
 
 def stop_server(server):
     server.process.terminate()
-    assert server.process.wait(30) == 0, "".join(server.log)
+    await_end(server)
+
+
+def await_end(server):
+    """The process ends by itself, cleanly."""
+    code = server.process.wait(30)
+    server.reader.join()
+    server.process.stdout.close()
+    assert code == 0, "".join(server.log)
 
 
 @pytest.fixture(scope="session")

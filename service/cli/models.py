@@ -1,4 +1,4 @@
-"""`fcs models list|show|add`."""
+"""`fcs models list|show|add|convert`."""
 
 from typing import Annotated
 
@@ -45,6 +45,17 @@ def show(reference: str) -> None:
     from service.models.store import resolve
 
     typer.echo(resolve(reference, load_settings()).model_dump_json(indent=2))
+
+
+@app.command("convert")
+def convert() -> None:
+    """Convert the default model's weights into the cache now, rather than at the first start."""
+    from service.config import load_settings
+    from service.models.store import load_model
+
+    settings = load_settings()
+    model = load_model(settings.model, settings)
+    typer.echo(f"{model.name} is ready in {settings.cache_dir}: {model.revision}")
 
 
 @app.command("add")

@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.core import Core
+if TYPE_CHECKING:  # the commands must start without loading torch
+    from service.core import Core
 
 _EXAMPLE = Path("build/pictures/astronaut.png")
 
@@ -33,7 +34,6 @@ def serve(
     Every setting can also be given as FCS_<NAME> in the environment or in the TOML file.
     """
     from service.config import load_settings
-    from service.server import serve as run
 
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -50,10 +50,13 @@ def serve(
         batch_size=batch_size,
         allow_client_seed=allow_client_seed,
     )
+    # After the settings were read: a mistake in them is told before torch is loaded.
+    from service.server import serve as run
+
     asyncio.run(run(settings, _announce))
 
 
-def _announce(core: Core, rest_port: int, grpc_port: int) -> None:
+def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
     info = core.info()
     host = core.settings.host
     shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104

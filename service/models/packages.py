@@ -7,9 +7,16 @@ certificate depends on: preprocessing and noise levels.
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from service.errors import ConfigurationError
 from service.types import Preprocessing, Resample
@@ -18,6 +25,12 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
+
+
+def _positive(values: Triple) -> Triple:
+    if min(values) <= 0:
+        raise ValueError("every std must be > 0")
+    return values
 
 
 class _Strict(BaseModel):
@@ -60,7 +73,12 @@ class PreprocessingManifest(_Strict):
     crop: tuple[int, int] | None = None
     resample: Resample
     mean: Triple
-    std: Triple
+    std: Annotated[Triple, AfterValidator(_positive)]
+
+    @model_validator(mode="after")
+    def _ends_in_a_fixed_size(self) -> Self:
+        self.value().size  # noqa: B018  # raises
+        return self
 
     def value(self) -> Preprocessing:
         """The frozen value."""

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
@@ -20,11 +18,9 @@ from service.config import Settings
 from service.errors import ConfigurationError
 from service.models import packages
 from service.models.encoder import Encoder
-from service.models.families import load_encoder
 from service.models.lite0 import Lite0, fold_checkpoint
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Pipeline
-from service.models.processors import load_preprocessing
 from service.types import ModelInfo, Preprocessing, Space
 
 # Part of every revision: raised whenever the smoothed function or its noise changes.
@@ -126,6 +122,8 @@ def describe_reference(
     Raises:
         ConfigurationError: neither of the two, no safetensors, or a processor that fits no fixed x.
     """
+    from service.models.processors import load_preprocessing
+
     source: FolderSource | HubSource
     if (Path(reference) / "config.json").is_file():
         folder = Path(reference).resolve()
@@ -184,6 +182,10 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
     source = manifest.encoder
     if isinstance(source, DistributionSource):
         return _load_converted(source, settings.cache_dir / "converted")
+    # Imported here, as the hub client is below: the embedded default needs neither of them, and
+    # starts in half the time without.
+    from service.models.families import load_encoder
+
     if isinstance(source, HubSource):
         folder, _ = _download(source.id, source.commit)
     else:
@@ -198,6 +200,9 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
 
 
 def _download(reference: str, commit: str | None) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         path = Path(snapshot_download(reference, revision=commit, allow_patterns=_HUB_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:

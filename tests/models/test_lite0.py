@@ -49,6 +49,7 @@ def stock(published):
         image_size=224,
         width_coefficient=1.0,
         depth_coefficient=1.0,
+        num_labels=1000,
     )
     model = EfficientNetForImageClassification(config).eval()
     own = model.state_dict()
@@ -73,7 +74,10 @@ def stock(published):
         norm(f"{block}.depthwise_conv.depthwise_norm", f"{old}._bn1")
         new[f"{block}.projection.project_conv.weight"] = published[f"{old}._project_conv.weight"]
         norm(f"{block}.projection.project_bn", f"{old}._bn2")
-    new["classifier.weight"], new["classifier.bias"] = published["_fc.weight"], published["_fc.bias"]
+    new["classifier.weight"], new["classifier.bias"] = (
+        published["_fc.weight"],
+        published["_fc.bias"],
+    )
     for name, tensor in own.items():
         if "squeeze_excite" in name:
             new[name] = torch.full_like(tensor, 50.0 if name.endswith("expand.bias") else 0.0)

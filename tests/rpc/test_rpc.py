@@ -1,0 +1,185 @@
+"""A real gRPC channel to a real server."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from service.rpc.generated import fcs_pb2 as pb
+from tests.photos import locate
+from tests.pictures.test_decode import png_header
+from tests.rest.test_embed import metric
+from tests.tiny import picture
+
+SEED = "00112233445566778899aabbccddeeff"
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def stub(server):
+    channel, stub = server.stub()
+    yield stub
+    channel.close()
+
+
+def request_of(*images, **fields):
+    defaults = {"samples": 60, "selection_samples": 10}
+    return pb.EmbedRequest(images=images or [picture()], **{**defaults, **fields})
+
+
+def test_grpc_and_rest_give_the_same_embedding_and_bounds(server, stub):
+    photo = locate("chelsea.png").read_bytes()
+    over_grpc = stub.Embed(request_of(photo, radii=[0.125, 0.25], seed=SEED)).data[0]
+    with server.client() as client:
+        over_rest = client.post(
+            "/embed",
+            files=[("inputs", ("a.png", photo))],
+            data={"samples": 60, "selection_samples": 10, "radii": "[0.125, 0.25]", "seed": SEED},
+        ).json()["data"][0]
+    np.testing.assert_array_equal(
+        np.array(over_grpc.embedding, np.float32), np.array(over_rest["embedding"], np.float32)
+    )
+    certificate = over_rest["certificate"]
+    for one, two in zip(over_grpc.certificate.bounds, certificate["bounds"], strict=True):
+        assert {f: getattr(one, f) for f in two} == two
+    assert over_grpc.certificate.statement == certificate["statement"]
+    assert over_grpc.certificate.seed == certificate["seed"] == SEED
+    assert over_grpc.certificate.samples.estimation == 60
+    assert list(over_grpc.certificate.space.range) == [0, 1]
+
+
+def test_defaults_and_certify_false(stub):
+    answer = stub.Embed(request_of(picture(), picture(), certify=False))
+    assert [item.index for item in answer.data] == [0, 1]
+    assert not answer.data[0].HasField("certificate")
+    assert np.linalg.norm(answer.data[1].embedding) == pytest.approx(1, abs=1e-5)
+
+
+def test_info(stub):
+    info = stub.Info(pb.InfoRequest())
+    assert info.models[0].dimensions == 1280
+    assert info.defaults.samples == 1000
+    assert info.limits["pictures"] == 32
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (request_of(b"hello"), "inputs[0]"),
+        (request_of(picture(), picture()[:50]), "inputs[1]"),
+        (request_of(png_header(50_000, 50_000)), "inputs[0]"),
+        (pb.EmbedRequest(), "inputs"),
+        (request_of(*[picture()] * 100), "inputs"),
+        (request_of(radii=[float("nan")]), "radii[0]"),
+        (request_of(radii=[-0.1]), "radii[0]"),
+        (request_of(sigma=0.3), "sigma"),
+        (request_of(sigma=float("nan")), "sigma"),
+        (request_of(samples=100_001), "samples"),
+        (request_of(confidence=1.0), "confidence"),
+        (request_of(model="x"), "model"),
+        (request_of(timeout_ms=0), "timeout_ms"),
+        (request_of(timeout_ms=600_001), "timeout_ms"),
+        (request_of(seed="x"), "seed"),
+    ],
+    ids=lambda v: v if isinstance(v, str) else "",
+)
+def test_bad_input_is_an_invalid_argument_that_names_its_field(stub, request_, param):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(request_)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(caught.value.trailing_metadata())["fcs-param"] == param
+
+
+def test_unknown_fields_are_refused(server):
+    channel, _ = server.stub()
+    raw = channel.unary_unary("/fcs.v1.Fcs/Embed")
+    unknown = request_of().SerializeToString() + b"\xf8\x07\x01"  # field 127, varint 1
+    with pytest.raises(grpc.RpcError, match="unknown field number 127"):
+        raw(unknown)
+    channel.close()
+
+
+def test_pictures_beyond_four_mebibytes_pass(stub):
+    photo = locate("coffee.png").read_bytes()
+    answer = stub.Embed(request_of(*[photo] * 12, samples=1, selection_samples=1))
+    assert sum(map(len, [photo] * 12)) > 4 * 2**20
+    assert len(answer.data) == 12
+
+
+def test_a_deadline_is_honoured_and_frees_the_device(server, stub):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(request_of(samples=100_000), timeout=0.5)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert stub.Embed(request_of()).timing.total_ms < 20_000
+    wait_idle(server)
+
+
+def test_the_requests_own_timeout_also_ends_it(stub):
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Embed(request_of(samples=100_000, timeout_ms=300), timeout=60)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "timeout_ms" in caught.value.details()
+
+
+def test_cancelling_stops_the_work(server, stub):
+    call = stub.Embed.future(request_of(samples=100_000))
+    while metric(server, "fcs_jobs_running") == 0:
+        time.sleep(0.01)
+    call.cancel()
+    wait_idle(server)
+
+
+def wait_idle(server, seconds=10):
+    until = time.monotonic() + seconds
+    while metric(server, "fcs_jobs_running") > 0:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_health_answers_for_the_server_and_the_service(server):
+    channel, _ = server.stub()
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "fcs.v1.Fcs"):
+        status = health.Check(health_pb2.HealthCheckRequest(service=service)).status
+        assert status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        health.Check(health_pb2.HealthCheckRequest(service="other"))
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    channel.close()
+
+
+def test_reflection_lists_the_service(server):
+    channel, _ = server.stub()
+    services = ProtoReflectionDescriptorDatabase(channel).get_services()
+    assert {"fcs.v1.Fcs", "grpc.health.v1.Health"} <= set(services)
+    channel.close()
+
+
+def test_calls_are_counted_by_status(server, stub):
+    name = 'fcs_requests_total{code="INVALID_ARGUMENT",route="/fcs.v1.Fcs/Embed"}'
+    before = metric(server, name)
+    with pytest.raises(grpc.RpcError):
+        stub.Embed(pb.EmbedRequest())
+    assert metric(server, name) == before + 1
+
+
+def test_generated_code_is_what_the_proto_file_says(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc",
+         f"--proto_path=service/rpc/generated={ROOT / 'proto' / 'fcs' / 'v1'}",
+         f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}",
+         "service/rpc/generated/fcs.proto"],
+        check=True,
+    )  # fmt: skip
+    made = tmp_path / "service" / "rpc" / "generated"
+    for name in ("fcs_pb2.py", "fcs_pb2_grpc.py"):
+        kept = ROOT / "service" / "rpc" / "generated" / name
+        assert (made / name).read_text() == kept.read_text()
