@@ -14,7 +14,7 @@ COPY pyproject.toml README.md ./
 COPY service ./service
 COPY model_store ./model_store
 RUN /app/.venv/bin/pip install --no-deps --no-build-isolation --editable . \
- && FCS_CACHE_DIR=/app/cache /app/.venv/bin/fcs models convert
+ && FCS_CACHE_DIR=/app/cache /app/.venv/bin/fcs models prepare
 
 FROM ${PYTHON}
 RUN useradd --system --uid 10001 --no-create-home fcs

