@@ -43,7 +43,7 @@ bench: setup
 	$(BIN)/fcs bench shapes $(ARGS)
 
 prove: setup
-	$(BIN)/python -m pytest -m prove $(ARGS)
+	$(BIN)/python -m pytest -m prove -s $(ARGS)
 
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/rpc/generated=proto/fcs/v1 \
