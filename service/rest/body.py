@@ -1,5 +1,6 @@
 """Request body -> (`EmbedBody`, pictures): JSON or multipart, within the byte limit."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -29,9 +30,8 @@ async def read_embed(request: Request, max_bytes: int) -> tuple[EmbedBody, tuple
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "application/json":
-        body = parse_json(await _read(request, max_bytes))
-        inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-        return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
+        data = await _read(request, max_bytes)
+        return await asyncio.to_thread(parse_json, data)  # megabytes of base64
     if content_type == "multipart/form-data":
         return await _read_form(request, await _read(request, max_bytes))
     raise ServiceError(
@@ -40,12 +40,18 @@ async def read_embed(request: Request, max_bytes: int) -> tuple[EmbedBody, tuple
     )
 
 
-def parse_json(data: bytes) -> EmbedBody:
-    """Strictly typed JSON -> body."""
+def parse_json(data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
+    """Strictly typed JSON -> body and its pictures.
+
+    Raises:
+        ServiceError: invalid, naming the field.
+    """
     try:
-        return EmbedBody.model_validate_json(data)
+        body = EmbedBody.model_validate_json(data)
     except ValidationError as error:
         raise _explained(error) from error
+    inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
+    return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:
