@@ -8,13 +8,14 @@ import re
 from typing import TypeVar
 
 from service.config import Settings
-from service.errors import invalid
+from service.errors import invalid, shown
 from service.types import EmbedRequest, NoiseLevel, SamplingPlan
 
 PROFILES = ("balanced",)
 MAX_PRIORITY = 100
-# Confidence closer to 1 than this asks for more than double-precision quantiles can promise.
-MAX_CONFIDENCE = 1 - 1e-9
+# The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
+# samples (docs/certificate.md, "Randomness").
+MAX_CONFIDENCE = 0.99999
 _N = TypeVar("_N", int, float)
 _SEED = re.compile(r"^[0-9a-f]{32}$")
 
@@ -33,7 +34,7 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
     _pictures(request, settings)
     if request.profile is not None and request.profile not in PROFILES:
         raise invalid(
-            f"unknown profile {request.profile!r}; known: {', '.join(PROFILES)}", "profile"
+            f"unknown profile {shown(request.profile)}; known: {', '.join(PROFILES)}", "profile"
         )
     _whole("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
     selection = _default(request.selection_samples, settings.default_selection_samples)
@@ -43,7 +44,8 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
     confidence = _default(request.confidence, settings.default_confidence)
     if not 0 < confidence <= MAX_CONFIDENCE:
         raise invalid(
-            f"confidence is {confidence}; allowed is 0 < confidence <= 1 - 1e-9", "confidence"
+            f"confidence is {confidence}; allowed is 0 < confidence <= {MAX_CONFIDENCE}",
+            "confidence",
         )
     _seed(request.seed, settings)
     return SamplingPlan(

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     max_timeout_ms: int = Field(600_000, ge=1)
     max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
     max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
+    max_pending_bytes: int = Field(1024 * MIB, ge=1, description="host memory of tallies; 429")
+    body_timeout_ms: int = Field(60_000, ge=1, description="longest wait for a request's body")
     drain_ms: int = Field(30_000, ge=0, description="longest wait for accepted work at the end")
 
     default_sigma: float = Field(0.25, gt=0)

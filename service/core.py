@@ -20,9 +20,17 @@ from threadpoolctl import threadpool_limits
 
 from service import __version__, admission
 from service.certificate.statement import statement
+from service.certificate.tally import tally_bytes
 from service.config import Settings
 from service.engine import Engine
-from service.errors import ConfigurationError, Kind, ServiceError, invalid, unavailable
+from service.errors import (
+    ConfigurationError,
+    Kind,
+    ServiceError,
+    invalid,
+    shown,
+    unavailable,
+)
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.noise import SEED_BYTES, picture_seed
@@ -56,9 +64,10 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether new work is accepted, and why not."""
+    """Whether new work is accepted, whether a restart is the only help, and why."""
 
     ready: bool
+    alive: bool
     reason: str
 
 
@@ -79,6 +88,7 @@ class Core:
         self._engine: Engine | None = None
         self._undecoded_samples = 0
         self._reserved_pictures = 0
+        self._reserved_bytes = 0
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
         # of several threads stall each other.
@@ -109,8 +119,8 @@ class Core:
     def health(self) -> Health:
         """Readiness; liveness is that this method can be called at all."""
         if self._engine is not None and self._engine.lost:
-            return Health(False, self._engine.lost)
-        return Health(self._state is State.READY, self._state.value)
+            return Health(False, False, self._engine.lost)
+        return Health(self._state is State.READY, True, self._state.value)
 
     def info(self) -> ServiceInfo:
         """What clients may ask for.
@@ -136,6 +146,7 @@ class Core:
                 "pixels": s.max_pixels,
                 "pending_samples": s.max_pending_samples,
                 "pending_pictures": s.max_pending_pictures,
+                "pending_bytes": s.max_pending_bytes,
             },
             defaults=Defaults(
                 sigma=s.default_sigma,
@@ -171,7 +182,7 @@ class Core:
         engine, model = self._admit(request)
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
-        with self._reservation(engine, plan, len(request.images)):
+        with self._reservation(engine, model, plan, len(request.images)):
             try:
                 async with asyncio.timeout(limit):
                     return await self._run(engine, model, request, plan, arrived, progress)
@@ -254,11 +265,13 @@ class Core:
         name = self._default if request.model is None else request.model
         if name not in self._models:
             known = ", ".join(sorted(self._models))
-            raise invalid(f"unknown model {name!r}; loaded: {known}", "model")
+            raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
         return self._engine, self._models[name]
 
     @contextmanager
-    def _reservation(self, engine: Engine, plan: SamplingPlan, pictures: int) -> Iterator[None]:
+    def _reservation(
+        self, engine: Engine, model: LoadedModel, plan: SamplingPlan, pictures: int
+    ) -> Iterator[None]:
         """Hold the request's share of the queue, or refuse at once.
 
         A request larger than the whole queue is admitted when nothing else is.
@@ -266,28 +279,41 @@ class Core:
         samples = _total(plan, pictures)
         s = self.settings
         waiting = engine.pending_samples + self._undecoded_samples
-        full = self._reserved_pictures + pictures > s.max_pending_pictures
-        if self._reserved_pictures and (full or waiting + samples > s.max_pending_samples):
+        estimation = plan.estimation if plan.certify else 0
+        memory = pictures * tally_bytes(model.pipeline.dimensions, plan.selection, estimation)
+        full = (
+            self._reserved_pictures + pictures > s.max_pending_pictures
+            or self._reserved_bytes + memory > s.max_pending_bytes
+            or waiting + samples > s.max_pending_samples
+        )
+        if self._reserved_pictures and full:
             raise ServiceError(
                 Kind.BUSY,
                 f"the queue is full: {waiting} samples of {self._reserved_pictures} pictures are"
                 f" waiting (limits: {s.max_pending_samples} samples,"
-                f" {s.max_pending_pictures} pictures)",
+                f" {s.max_pending_pictures} pictures, {s.max_pending_bytes} bytes)",
                 retry_after_s=max(1.0, waiting / max(engine.samples_per_second, 1e-9)),
             )
         self._reserved_pictures += pictures
+        self._reserved_bytes += memory
         try:
             yield
         finally:
             self._reserved_pictures -= pictures
+            self._reserved_bytes -= memory
 
     def _load(self) -> None:
+        models: dict[str, LoadedModel] = {}
         for reference in (self.settings.model, *self.settings.extra_models):
             model = load_model(reference, self.settings)
-            self._models[model.name] = model
-            self._default = self._default or model.name
+            if model.name in models:
+                raise ConfigurationError(
+                    f"two models are called {model.name!r}; add one under another name:"
+                    f" fcs models add {reference} --name ..."
+                )
+            models[model.name] = model
             _log.info("loaded %s (%s)", model.name, model.revision)
-        engine = Engine(self._models, self.metrics)
+        engine = Engine(models, self.metrics)
         try:
             engine.start()
         except Exception as error:
@@ -296,6 +322,8 @@ class Core:
         self.metrics.pending_samples.set_function(lambda: engine.pending_samples)
         self.metrics.jobs_running.set_function(lambda: engine.running_jobs)
         self._engine = engine
+        self._default = next(iter(models))
+        self._models = models
 
 
 def _total(plan: SamplingPlan, pictures: int) -> int:

@@ -12,6 +12,7 @@ and the engine says why it is lost. The engine knows nothing of transports, requ
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from service.scheduler import Scheduler, Slice
 _log = logging.getLogger(__name__)
 # Weight of the newest batch in the running estimate of samples per second.
 _RATE_WEIGHT = 0.05
+# Full blocks that may wait for the statistics thread: they are the bulk of a job's memory.
+_MOST_BLOCKS_WAITING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Prepared:
     placed: tuple[tuple[int, Slice[Job]], ...]
     levels: NDArray[np.float32]  # [capacity, 3, H, W]
     rows: int
+    noise_s: float
 
     @property
     def fill(self) -> int:
@@ -69,6 +73,7 @@ class Engine:
         self._stopping = False
         self._lost: str | None = None
         self._rate = 0.0
+        self._blocks: deque[Future[None]] = deque()
         self._lanes = Lanes(max(model.lanes for model in models.values()))
         self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
         self._statistics = ThreadPoolExecutor(1, "fcs-statistics")
@@ -101,10 +106,10 @@ class Engine:
             self._wake.notify_all()
         if self._device.is_alive():
             self._device.join()
-        self._preparer.shutdown(cancel_futures=True)
-        self._statistics.shutdown()
-        self._lanes.close()
         self._fail_all(unavailable("the service is shutting down"))
+        self._preparer.shutdown(cancel_futures=True)
+        self._statistics.shutdown(cancel_futures=True)
+        self._lanes.close()
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Accept jobs; each one's future will be resolved.
@@ -155,7 +160,7 @@ class Engine:
     def _plain_loop(self) -> None:
         """The simple form, which explains the other: prepare, step, repeat."""
         while (prepared := self._prepare_next()) is not None:
-            self._step(prepared)
+            self._step(prepared, prepared.noise_s)
 
     def _overlapped_loop(self) -> None:
         """The same, with the next batch prepared while this one computes."""
@@ -202,11 +207,13 @@ class Engine:
                     self._fail(job, error)
 
         self._lanes.run(draw, len(samples))
+        noise_s = time.monotonic() - now
         kept = tuple((row, part) for row, part in placed if not part.job.abandoned)
-        return Prepared(model, kept, levels, len(samples)) if kept else None
+        return Prepared(model, kept, levels, len(samples), noise_s) if kept else None
 
-    def _step(self, batch: Prepared) -> None:
-        began = time.monotonic()
+    def _step(self, batch: Prepared, noise_s: float = 0.0) -> None:
+        """Run and reply; `noise_s` is the part of the preparation that the device waited for."""
+        began = time.monotonic() - noise_s
         try:
             features = self._run(batch.model, batch.levels, batch.rows)
         except Exception as error:
@@ -234,21 +241,31 @@ class Engine:
         return np.concatenate(self._lanes.run(call, padded, size))
 
     def _run_apart(self, batch: Prepared, error: Exception) -> None:
-        """A batch failed: run each job's rows alone, in the same shape, to find the culprit."""
+        """A batch failed: run each job's rows alone, in the same shape, to find the culprit.
+
+        Raises:
+            Exception: the device fails even an empty batch; the engine is lost.
+        """
         _log.warning("a batch failed (%s); running its jobs apart", error)
+        alive = False
         for row, part in batch.placed:
+            if part.job.abandoned:  # an earlier slice of it failed just now
+                continue
             levels = np.zeros_like(batch.levels)
             levels[: part.count] = batch.levels[row : row + part.count]
-            alone = Prepared(batch.model, ((0, part),), levels, part.count)
+            alone = Prepared(batch.model, ((0, part),), levels, part.count, 0.0)
             began = time.monotonic()
             try:
                 features = self._run(batch.model, levels, part.count)
             except Exception as cause:
                 self._fail(part.job, cause)
                 continue
+            alive = True
             seconds = time.monotonic() - began
             self._observe(alone, seconds)
             self._reply(alone, features, seconds)
+        if not alive:  # poisoned jobs, or a device that fails whatever it is given?
+            self._run(batch.model, np.zeros_like(batch.levels), batch.model.batch_size)
 
     def _reply(self, batch: Prepared, features: NDArray[np.float32], seconds: float) -> None:
         """Give each job its rows; a finished one goes on to its statistics."""
@@ -259,7 +276,7 @@ class Engine:
             try:
                 job.device_s += seconds * part.count / batch.fill
                 for block in job.tally.add(part.stage, features[row : row + part.count]):
-                    self._statistics.submit(self._absorb, job, block)
+                    self._measure_later(job, block)
                 if job.progress is not None:
                     job.progress(part.count)
                 if job.tally.complete:
@@ -267,7 +284,15 @@ class Engine:
             except Exception as error:
                 self._fail(job, error)
 
+    def _measure_later(self, job: Job, block: Block) -> None:
+        """Hand a full block to the statistics thread; wait when it is far behind."""
+        self._blocks.append(self._statistics.submit(self._absorb, job, block))
+        if len(self._blocks) > _MOST_BLOCKS_WAITING:
+            self._blocks.popleft().result()
+
     def _absorb(self, job: Job, block: Block) -> None:
+        if job.abandoned:
+            return
         began = time.monotonic()
         try:
             job.tally.absorb(measure(block))
@@ -319,6 +344,7 @@ class Engine:
 
     def _forget(self, job: Job, _: Future[JobResult]) -> None:
         self._jobs.discard(job)
+        job.release()
         with self._wake:
             self._wake.notify_all()
 

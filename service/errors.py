@@ -43,6 +43,11 @@ class ServiceError(Exception):
         self.retry_after_s = retry_after_s
 
 
+def shown(value: str) -> str:
+    """A client's own text as an error may repeat it: quoted, and never long."""
+    return repr(value if len(value) <= 100 else value[:100] + "...")
+
+
 def invalid(message: str, param: str | None = None) -> ServiceError:
     """A request that can never succeed as it stands."""
     return ServiceError(Kind.INVALID, message, param)

@@ -109,6 +109,10 @@ class Job:
             begin += count
         return parts
 
+    def release(self) -> None:
+        """Give back the memory of the samples: nobody waits for them any more."""
+        self._tally = None
+
     def fail(self, error: BaseException) -> None:
         """Tell the waiter, unless it was told already or left."""
         if not self.future.done():

@@ -40,7 +40,13 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
-    config = uvicorn.Config(create_app(core), log_config=None, access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        create_app(core),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=int(_GRACE_S),  # a client that stalls must not hold the end
+    )
     rest = _Rest(config)
     stop = _signalled()
     serving = asyncio.create_task(rest.serve(sockets=[listener]))

@@ -51,7 +51,7 @@ def test_a_model_without_the_default_sigma_uses_its_own_first():
         ({"samples": 0}, "samples", "1 to 100000"),
         ({"samples": 100_001}, "samples", "1 to 100000"),
         ({"selection_samples": 10_001}, "selection_samples", "1 to 10000"),
-        ({"confidence": 1.0}, "confidence", "confidence <="),
+        ({"confidence": 1.0}, "confidence", "<= 0.99999"),
         ({"confidence": 0.0}, "confidence", "0 <"),
         ({"confidence": math.nan}, "confidence", "0 <"),
         ({"profile": "turbo"}, "profile", "balanced"),

@@ -130,7 +130,9 @@ def test_a_caller_that_leaves_takes_its_work_along():
 
 
 @pytest.mark.parametrize(
-    "limits", [{"max_pending_pictures": 2}, {"max_pending_samples": 100_500}], ids=str
+    "limits",
+    [{"max_pending_pictures": 2}, {"max_pending_samples": 100_500}, {"max_pending_bytes": 10**6}],
+    ids=str,
 )
 def test_a_full_queue_refuses_at_once_with_a_delay(limits):
     async def scenario(core):
@@ -139,12 +141,14 @@ def test_a_full_queue_refuses_at_once_with_a_delay(limits):
         began = time.monotonic()
         with pytest.raises(ServiceError) as caught:
             await core.embed(request_of(picture(), picture(), samples=5000))
+        refused_after = time.monotonic() - began
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         await core.embed(request_of())
-        return caught.value, time.monotonic() - began
+        return caught.value, refused_after
 
-    error, _ = run(scenario, **limits)
+    error, refused_after = run(scenario, **limits)
+    assert refused_after < 1
     assert error.kind is Kind.BUSY
     assert error.retry_after_s >= 1
 
@@ -203,9 +207,22 @@ def test_a_lost_device_turns_readiness_off(monkeypatch):
         assert caught.value.kind is Kind.UNAVAILABLE
         health = core.health()
         assert not health.ready
+        assert not health.alive
         assert "SystemError" in health.reason
 
     run(scenario)
+
+
+def test_two_models_of_one_name_end_the_start():
+    async def scenario():
+        core = Core(Settings(extra_models=("another/tiny",)))
+        try:
+            with pytest.raises(ConfigurationError, match="two models are called 'tiny'"):
+                await core.start()
+        finally:
+            await core.drain()
+
+    asyncio.run(scenario())
 
 
 def test_a_model_that_fails_its_warm_up_ends_the_start(tiny, monkeypatch):

@@ -85,6 +85,17 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
     await_end(server)
 
 
+def test_a_client_that_stalls_its_upload_does_not_hold_the_end():
+    server = start_server()
+    host, port = server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as stalled:
+        head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        stalled.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        time.sleep(0.3)
+        server.process.terminate()
+        await_end(server)
+
+
 def test_a_second_signal_ends_at_once():
     server = start_server()
 

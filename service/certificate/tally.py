@@ -22,13 +22,19 @@ _BLOCK_BYTES = 64 * 1024 * 1024
 # Where the law of s is probed: far below the selection sample, at its minimum, and its quantiles.
 _QUANTILES = (0.0, 0.02, 0.196, 0.372, 0.548, 0.724, 0.9)
 _BELOW_MINIMUM = 3.0
+# With fewer selection samples than this their quantiles say nothing, and fixed places do better.
+_FEWEST_FOR_QUANTILES = 5
+_FIXED_THRESHOLDS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.92, 0.97)
+# Below any rounding of s: with identical features a threshold must not fall just above them all.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows h_i of one block, float64 [rows, d]."""
+    """Features of one block, float32 [rows, d], and the unit direction u, [d]."""
 
-    rows: Floats
+    rows: NDArray[np.float32]
+    direction: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,13 @@ class Evidence:
 
 def block_rows(dimensions: int) -> int:
     """Samples in a block: a function of the feature size alone, fixed before any is drawn."""
-    return max(2, min(_BLOCK_ROWS, _BLOCK_BYTES // (8 * dimensions)))
+    return max(2, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * dimensions)))
+
+
+def tally_bytes(dimensions: int, selection: int, estimation: int) -> int:
+    """Most memory that a tally of this plan holds at a time."""
+    rows = min(block_rows(dimensions), max(selection, estimation))
+    return 4 * dimensions * rows + 8 * (4 * dimensions + 2 * estimation)
 
 
 def measure(block: Block) -> float:
@@ -66,7 +78,8 @@ def measure(block: Block) -> float:
 
     The smaller of the Gram and the covariance matrix is factorised; both share it.
     """
-    h = block.rows
+    features = _unit(block.rows)
+    h = features - (features @ block.direction)[:, None] * block.direction
     matrix = h @ h.T if h.shape[0] <= h.shape[1] else h.T @ h
     last = matrix.shape[0] - 1
     top = eigh(matrix, eigvals_only=True, subset_by_index=(last, last), check_finite=False)[0]
@@ -90,7 +103,7 @@ class Tally:
         self._reference: Floats | None = None
         self._sum = np.zeros(dimensions)
         self._selected = 0
-        self._kept: list[Floats] = []
+        self._kept: list[NDArray[np.float32]] = []
         self._kept_rows = 0
         self._embedding: NDArray[np.float32] | None = None
         self._u = np.zeros(dimensions)
@@ -99,7 +112,7 @@ class Tally:
         self._projections = np.empty(estimation)
         self._cosines = np.empty(estimation)
         self._h_sum = np.zeros(dimensions)
-        self._open: Floats | None = None
+        self._open: NDArray[np.float32] | None = None
         self._open_rows = 0
         self._peaks = 0.0
 
@@ -117,15 +130,13 @@ class Tally:
 
     def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block]:
         """Take the next m unit features [m, d] of a stage; return the blocks they filled."""
-        exact = features.astype(np.float64)
-        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
         if stage is Stage.CLEAN:
-            self._reference = exact[0]
+            self._reference = _unit(features)[0]
             return []
         if stage is Stage.SELECT:
-            self._select(exact)
+            self._select(features)
             return []
-        return self._estimate(exact)
+        return self._estimate(features)
 
     def absorb(self, peak: float) -> None:
         """Take back the measured eigenvalue of a block (called by one statistics worker)."""
@@ -136,7 +147,7 @@ class Tally:
         if not self.complete or self._reference is None or self._estimation == 0:
             raise RuntimeError("evidence needs every planned sample and the clean feature")
         if self._open is not None and self._open_rows:
-            self.absorb(measure(Block(self._open[: self._open_rows])))
+            self.absorb(measure(Block(self._open[: self._open_rows], self._u)))
             self._open_rows = 0
         n = self._estimation
         return Evidence(
@@ -150,12 +161,12 @@ class Tally:
             selection=self._selection,
         )
 
-    def _select(self, features: Floats) -> None:
+    def _select(self, features: NDArray[np.float32]) -> None:
         # Summed one by one: the result must not depend on how samples were packed into batches.
-        for feature in features:
+        for feature in _unit(features):
             self._sum += feature
         if (room := self._block - self._kept_rows) > 0:
-            self._kept.append(features[:room])
+            self._kept.append(features[:room].copy())
             self._kept_rows += len(features[:room])
         self._selected += len(features)
         if self._selected == self._selection:
@@ -172,33 +183,57 @@ class Tally:
         served = self._embedding.astype(np.float64)
         self._u = served / np.linalg.norm(served)
         if self._estimation:
-            self._thresholds = _thresholds(np.concatenate(self._kept) @ self._u)
+            self._thresholds = _thresholds(self._sum, _unit(np.concatenate(self._kept)))
         self._kept.clear()
 
-    def _estimate(self, features: Floats) -> list[Block]:
+    def _estimate(self, features: NDArray[np.float32]) -> list[Block]:
         if self._embedding is None or self._reference is None:
             raise RuntimeError("estimation samples arrived before the selection was complete")
+        exact = _unit(features)
         span = slice(self._estimated, self._estimated + len(features))
-        projections = np.array([self._u @ feature for feature in features])
+        projections = np.array([self._u @ feature for feature in exact])
         self._projections[span] = np.clip(projections, -1.0, 1.0)
-        cosines = [self._reference @ feature for feature in features]
+        cosines = [self._reference @ feature for feature in exact]
         self._cosines[span] = np.clip(cosines, -1.0, 1.0)
         self._estimated += len(features)
         full = []
-        for row in features - projections[:, None] * self._u:
-            self._h_sum += row
+        for row, feature, projection in zip(features, exact, projections, strict=True):
+            self._h_sum += feature - projection * self._u
             if self._open is None:
                 rows = min(self._block, self._estimation)
-                self._open = np.empty((rows, len(row)))
+                self._open = np.empty((rows, len(row)), np.float32)
             self._open[self._open_rows] = row
             self._open_rows += 1
             if self._open_rows == self._block:
-                full.append(Block(self._open))
+                full.append(Block(self._open, self._u))
                 self._open, self._open_rows = None, 0
         return full
 
 
-def _thresholds(projections: Floats) -> Floats:
+def _unit(features: NDArray[np.float32]) -> Floats:
+    """Float32 unit vectors [m, d] with their rounding taken out, in float64."""
+    exact = features.astype(np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    return exact
+
+
+def _thresholds(total: Floats, features: Floats) -> Floats:
+    """Where to probe the law of s: from the selection sample alone.
+
+    Each selected feature is projected on the mean of the *others*; its own part in the mean would
+    place the thresholds too high.
+
+    Args:
+        total: sum of the selection sample, [d].
+        features: the selection sample, or the part of it that was kept, [m, d].
+    """
+    if len(features) < _FEWEST_FOR_QUANTILES:
+        return np.array(_FIXED_THRESHOLDS)
+    inner = np.array([total @ feature for feature in features])
+    others = np.sqrt(np.maximum(total @ total - 2 * inner + 1, 1e-300))
+    projections = (inner - 1) / others
     quantiles = np.quantile(projections, _QUANTILES)
     below = quantiles[0] - _BELOW_MINIMUM * (np.median(projections) - quantiles[0])
-    return np.unique(np.clip(np.append(quantiles, below), -1.0, 1.0))
+    # P(s >= -1) = 1 needs no probing: a threshold there would only spend alpha.
+    places = [place for place in (below, *quantiles) if place > -1] or [0.0]
+    return np.unique(np.minimum(places, 1.0)) - _ROUNDING

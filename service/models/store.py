@@ -93,13 +93,14 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
+    batch_size = settings.batch_size or manifest.batch_size
     return LoadedModel(
         name=manifest.name,
-        revision=_revision(manifest, dtype),
+        revision=_revision(manifest, device, dtype, batch_size),
         pipeline=Pipeline(encoder, preprocessing, device, dtype),
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
-        batch_size=settings.batch_size or manifest.batch_size,
+        batch_size=batch_size,
         lanes=settings.lanes or min(available_cores(), MAX_LANES),
     )
 
@@ -266,12 +267,14 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _revision(manifest: Manifest, dtype: torch.dtype) -> str:
+def _revision(manifest: Manifest, device: torch.device, dtype: torch.dtype, batch_size: int) -> str:
     depends_on = {
         "function": _FUNCTION_VERSION,
         "weights": manifest.encoder.sha256,
         "preprocessing": asdict(manifest.preprocessing.value()),
+        "device": device.type,
         "dtype": str(dtype),
+        "batch_size": batch_size,
     }
     text = json.dumps(depends_on, sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

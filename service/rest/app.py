@@ -48,6 +48,9 @@ class _Counted:
 
         try:
             await self._app(scope, receive, counted)
+        except Exception:
+            status = 500  # answered outside of this layer
+            raise
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.requests.labels(route=route, code=str(status)).inc()

@@ -3,37 +3,40 @@
 import asyncio
 import base64
 import binascii
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Request
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
-from service.errors import Kind, ServiceError, invalid, too_large
-from service.rest.schemas import EmbedBody
+from service.errors import Kind, ServiceError, invalid, shown, too_large
+from service.rest.schemas import MAX_INPUTS, EmbedBody
 
 _MAX_PARTS = 1000
 _TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed"}
 _LIST_FIELDS = {"inputs", "radii"}
 
 
-async def read_embed(request: Request, max_bytes: int) -> tuple[EmbedBody, tuple[bytes, ...]]:
+async def read_embed(
+    request: Request, max_bytes: int, timeout_s: float
+) -> tuple[EmbedBody, tuple[bytes, ...]]:
     """Parse the body of `POST /embed`.
 
     Raises:
-        ServiceError: media_type, too_large, or invalid naming the field.
+        ServiceError: media_type, too_large, deadline when the body does not arrive within
+            `timeout_s`, or invalid naming the field.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "application/json":
-        data = await _read(request, max_bytes)
+        data = await _read(request, max_bytes, timeout_s)
         return await asyncio.to_thread(parse_json, data)  # megabytes of base64
     if content_type == "multipart/form-data":
-        return await _read_form(request, await _read(request, max_bytes))
+        return await _read_form(request, await _read(request, max_bytes, timeout_s))
     raise ServiceError(
         Kind.MEDIA_TYPE,
         f"content type {content_type or 'absent'!r}; send application/json or multipart/form-data",
@@ -47,23 +50,43 @@ def parse_json(data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
         ServiceError: invalid, naming the field.
     """
     try:
-        body = EmbedBody.model_validate_json(data)
-    except ValidationError as error:
-        raise _explained(error) from error
+        fields = from_json(data)
+    except ValueError as error:
+        raise invalid(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise invalid("the body must be a JSON object")
+    body = _validated(fields)
     inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
+def _validated(fields: dict[str, Any]) -> EmbedBody:
+    """Known fields only, each of its type; a hostile body must not cost an error a value."""
+    if unknown := next((name for name in fields if name not in EmbedBody.model_fields), None):
+        allowed = ", ".join(EmbedBody.model_fields)
+        raise invalid(f"unknown field {shown(unknown)}; allowed are {allowed}", unknown[:100])
+    try:
+        return EmbedBody.model_validate(fields)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
+async def _read(request: Request, max_bytes: int, timeout_s: float) -> bytes:
     """The whole body; a declared or actual size over the limit ends it before it is kept."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise too_large(f"the body has {declared} bytes; at most {max_bytes} are accepted")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > max_bytes:
-            raise too_large(f"the body is over the limit of {max_bytes} bytes")
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise too_large(f"the body is over the limit of {max_bytes} bytes")
+    except TimeoutError as error:
+        raise ServiceError(
+            Kind.DEADLINE, f"the body did not arrive within {timeout_s:g} seconds"
+        ) from error
     return bytes(body)
 
 
@@ -90,11 +113,7 @@ async def _read_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[by
     except (MultiPartException, HTTPException) as error:
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise invalid(f"malformed multipart body: {reason}") from error
-    try:
-        body = EmbedBody.model_validate({**fields, "inputs": []})
-    except ValidationError as error:
-        raise _explained(error) from error
-    return body, tuple(pictures)
+    return _validated({**fields, "inputs": []}), tuple(pictures)
 
 
 def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
@@ -102,7 +121,7 @@ def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
     value: Any = text
     if name not in _TEXT_FIELDS:
         try:
-            value = json.loads(text)
+            value = from_json(text)
         except ValueError:
             value = text
     if name in _LIST_FIELDS:
@@ -134,13 +153,8 @@ def _explained(error: ValidationError) -> ServiceError:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     first = problems[0]
     param = _name(first["loc"])
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(EmbedBody.model_fields)
-        return invalid(f"unknown field {param!r}; allowed are {allowed}", param)
-    if first["type"] == "json_invalid":
-        return invalid(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}")
     if param == "inputs" and len(problems) > 1:
-        return invalid("inputs must be a string or a list of strings", param)
+        return invalid(f"inputs must be a string or a list of at most {MAX_INPUTS} strings", param)
     return invalid(f"{param or 'body'}: {first['msg']}", param)
 
 

@@ -62,7 +62,9 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         kind = _KIND.get(error.status_code, Kind.INVALID)
         message = f"{error.detail}: {request.method} {request.url.path}"
-        return error_response(ServiceError(kind, message))
+        response = error_response(ServiceError(kind, message))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(Exception)
     async def bug(_: Request, error: Exception) -> Response:

@@ -66,7 +66,9 @@ def router(core: Core) -> APIRouter:
         summary="Robust embeddings with certificates",
     )
     async def embed(request: Request) -> Response:
-        body, images = await read_embed(request, core.settings.max_body_bytes)
+        body, images = await read_embed(
+            request, core.settings.max_body_bytes, core.settings.body_timeout_ms / 1000
+        )
         if body.target is not None:
             raise invalid(
                 "early stopping at a target is not available yet; send null, and `samples`",
@@ -92,9 +94,12 @@ def router(core: Core) -> APIRouter:
             raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": health.reason}
 
-    @routes.get("/health/live")
+    @routes.get("/health/live", responses={503: _ERRORS[503]})
     async def live() -> dict[str, str]:
-        """200 while the process answers."""
+        """200 while the process can recover by itself; 503 when only a restart helps."""
+        health = core.health()
+        if not health.alive:
+            raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": "alive"}
 
     @routes.get("/metrics")

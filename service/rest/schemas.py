@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.types import EmbedRequest, Method, Stopped
 
+# Far above any limit of pictures or radii: what it bounds is the cost of refusing nonsense.
+MAX_INPUTS = 1000
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -23,14 +25,16 @@ class Target(_Strict):
 class EmbedBody(_Strict):
     """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
 
-    inputs: str | list[str] = Field(
+    inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
         description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
     )
     model: str | None = None
     profile: str | None = None
     certify: bool = True
     sigma: Number | None = Field(None, description="noise level, RGB in [0, 1]")
-    radii: list[Number] | None = Field(None, description="l2 attack sizes, same unit as sigma")
+    radii: Annotated[list[Number], Field(fail_fast=True)] | None = Field(
+        None, description="l2 attack sizes, same unit as sigma"
+    )
     samples: int | None = Field(None, description="estimation samples n")
     selection_samples: int | None = Field(None, description="n0, whose mean is the embedding")
     confidence: Number | None = Field(None, description="1 - alpha of each picture's certificate")
@@ -39,7 +43,7 @@ class EmbedBody(_Strict):
         "float", description="base64: little-endian float32"
     )
     priority: int = 0
-    timeout_ms: int | None = None
+    timeout_ms: int | None = Field(None, ge=1, le=10**9)
     seed: str | None = Field(None, description="32 hex digits; only where the operator allows it")
 
     def request(self, images: tuple[bytes, ...]) -> EmbedRequest:

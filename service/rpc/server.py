@@ -14,8 +14,6 @@ from service.rpc.servicer import FcsServicer
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
 _HEALTH_POLL_S = 0.1
-# A message holds the pictures and a few small fields.
-_OVERHEAD_BYTES = 64 * 1024
 
 
 class RpcServer:
@@ -31,7 +29,9 @@ class RpcServer:
 
     def __init__(self, core: Core, address: str) -> None:
         self._core = core
-        limit = core.settings.max_body_bytes + _OVERHEAD_BYTES
+        # The servicer refuses what is over the limit with the right status; the library, whose
+        # status would say "try again", only what is far over it.
+        limit = 2 * core.settings.max_body_bytes
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", limit),

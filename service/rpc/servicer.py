@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from grpc.aio import ServicerContext
 
 from service.core import Core
-from service.errors import Kind, ServiceError
+from service.errors import Kind, ServiceError, too_large
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
@@ -35,6 +35,9 @@ class FcsServicer(fcs_pb2_grpc.FcsServicer):
             remaining = min(max(remaining, 0.001), self._core.settings.max_timeout_ms / 1000)
 
         async def work() -> pb.EmbedResponse:
+            most = self._core.settings.max_body_bytes
+            if (size := request.ByteSize()) > most:
+                raise too_large(f"the message has {size} bytes; at most {most} are accepted")
             result = await self._core.embed(convert.embed_request(request, remaining))
             return await asyncio.to_thread(convert.embed_response, result)
 

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import beta, binom, norm
 
 from service.certificate.certify import certify, cone_of, survival_lower
 from service.certificate.intervals import kl_lower, kl_upper
@@ -84,17 +84,6 @@ def test_event_b_alone_fails_in_at_most_its_alpha():
     assert 0 < failures <= MOST_FAILURES
 
 
-def test_event_c_alone_fails_in_at_most_its_alpha():
-    from service.certificate.bounds import mean_push_upper
-
-    rng = np.random.default_rng(16)
-    q, n, failures = 0.2, 80, 0
-    for _ in range(TRIALS):
-        mean = (rng.random(n) < q).mean()
-        failures += mean_push_upper(mean, q, math.log(1 / ALPHA), n, 2.0) < q
-    assert failures <= MOST_FAILURES
-
-
 def test_robustness_score_lower_bound_fails_in_at_most_its_alpha():
     rng = np.random.default_rng(17)
     q, n, failures = 0.7, 80, 0
@@ -111,7 +100,9 @@ def test_served_means_keep_the_served_bound():
         evidence = rotation_evidence(rng, selection=draws, estimation=200, c=c)
         cone = cone_of(evidence, ALPHA)
         shifted = rotation(rng, draws, c, 1.0).astype(float)
-        turn = c * 0.5
+        # away from the embedding, whichever side of F it fell on
+        own = math.atan2(evidence.embedding[1], evidence.embedding[0])
+        turn = -math.copysign(c * 0.5, own)
         turned = shifted @ np.array(
             [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
         )
@@ -122,6 +113,84 @@ def test_served_means_keep_the_served_bound():
         wrong += served > cosine + 1e-6
     assert informative == TRIALS
     assert wrong <= int(binom.isf(FALSE_ALARM, TRIALS, 2 * ALPHA))
+
+
+def test_every_figure_is_what_the_page_says():
+    """docs/certificate.md recomputed from the raw samples, with levels, sigma and n0 spelt out."""
+    rng = np.random.default_rng(25)
+    alpha, sigma, n0, n, d = 0.02, 0.25, 60, 200, 12
+    rows = rng.normal(size=(1 + n0 + n, d)) * 0.12
+    rows[:, 0] += 1
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    clean, selection, estimation = rows[:1], rows[1 : 1 + n0], rows[1 + n0 :]
+    evidence = evidence_of(clean, selection, estimation)
+    radii = (0.0, 0.1, 0.25)
+    findings = certify(evidence, sigma, radii, alpha)
+
+    u = evidence.embedding.astype(float)
+    u /= np.linalg.norm(u)
+    f = estimation.astype(float)
+    f /= np.linalg.norm(f, axis=1, keepdims=True)
+    s = f @ u
+    h = f - s[:, None] * u
+    log3 = math.log(3 / alpha)
+
+    # A: half of alpha/3 on the lowest threshold, the rest shared by the others
+    t = evidence.thresholds
+    levels = [alpha / 6] + [alpha / 6 / (len(t) - 1)] * (len(t) - 1)
+    k = [(s >= x).sum() for x in t]
+    p = [beta.ppf(a, x, n - x + 1) if x else 0.0 for x, a in zip(k, levels, strict=True)]
+    p = np.maximum.accumulate(p[::-1])[::-1]
+    # B: Chernoff, by bisection on the divergence
+    lam_hat = np.linalg.eigvalsh(h.T @ h / n)[-1]
+    low, high = lam_hat, 1 - 1e-12
+    for _ in range(200):
+        q = (low + high) / 2
+        divergence = lam_hat * math.log(lam_hat / q) + (1 - lam_hat) * math.log(
+            (1 - lam_hat) / (1 - q)
+        )
+        low, high = (q, high) if n * divergence < log3 else (low, q)
+    lam = high
+    # C: Bernstein with M = 2
+    tail = 2 * log3 / (3 * n)
+    mu = np.linalg.norm(h.mean(0)) + tail + math.sqrt(tail**2 + 2 * lam * log3 / n)
+    mu = min(mu, math.sqrt(lam), 1.0)
+    np.testing.assert_allclose(evidence.projections, s, atol=1e-13)  # the served u, to the bit
+    np.testing.assert_allclose(findings.cone.survival, p, atol=1e-6)
+    assert findings.cone.second_moment == pytest.approx(lam, abs=1e-6)
+    assert findings.cone.mean == pytest.approx(mu, abs=1e-6)
+
+    def a_of(r):
+        return -1 + np.sum(np.diff(t, prepend=-1.0) * norm.cdf(norm.ppf(p) - r))
+
+    def angle(r):
+        z = np.linspace(-8, 8 + 2 * r, 20_001)
+        push = np.sqrt(lam * math.exp(r * r) * norm.cdf(z - 2 * r)) + norm.sf(z - r)
+        b = min(mu + math.sqrt(lam * math.expm1(r * r)), push.min(), 1.0)
+        angles = [math.acos(a_of(r)), math.atan2(b, a_of(r))]
+        tau, reach = 2 * norm.cdf(r) - 1, math.hypot(a_of(0), mu)
+        if (
+            tau < reach
+            and (third := math.atan2(mu, a_of(0)) + math.asin(tau / reach)) < math.pi / 2
+        ):
+            angles.append(third)
+        return min(angles)
+
+    gains = (1 + f @ clean[0]) / 2
+    score = kl_lower(gains.mean(), math.log(1 / alpha) / n)
+    assert findings.score.estimate == pytest.approx(gains.mean(), abs=1e-6)
+    assert findings.score.lower == pytest.approx(score, abs=1e-6)
+    for found in findings.bounds:
+        r = found.radius / sigma
+        a = a_of(r)
+        assert found.bound == pytest.approx(math.cos(angle(r)), abs=1e-4)
+        paper = 2 * norm.cdf(norm.ppf(score) - r) - 1
+        assert found.paper == pytest.approx(paper if paper >= 0 else -1, abs=1e-6)
+        ratio = (math.sqrt(1 - a * a) + math.sqrt(2 * math.log(1 / alpha))) / math.sqrt(n0) / a
+        served = math.cos(angle(r) + math.asin(ratio)) if ratio < 1 else -1.0
+        assert found.served_bound == pytest.approx(served, abs=1e-4)
+    edge = findings.certified_radius.radius / sigma
+    assert math.cos(angle(edge)) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_replicating_every_sample_raises_the_bound():

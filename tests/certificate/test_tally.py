@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from service.certificate import tally as tally_module
-from service.certificate.tally import Tally, block_rows, measure
+from service.certificate.certify import cone_of
+from service.certificate.tally import Tally, block_rows, measure, tally_bytes
 from service.types import Stage
 
 
@@ -71,9 +72,49 @@ def test_blocks_bound_the_whole_from_above(stages, monkeypatch):
 
 
 def test_a_block_of_token_maps_stays_within_its_memory():
-    assert block_rows(600_000) * 600_000 * 8 <= 64 * 1024 * 1024
+    assert block_rows(600_000) * 600_000 * 4 <= 64 * 1024 * 1024
     assert block_rows(1280) == 1024
     assert block_rows(10**9) == 2
+
+
+def test_thresholds_use_projections_on_the_mean_of_the_others(stages):
+    evidence = fill(Tally(12, 40, 130), stages, [16]).evidence()
+    selection = stages[1][1].astype(np.float64)
+    others = [(selection.sum(0) - f) / np.linalg.norm(selection.sum(0) - f) for f in selection]
+    lowest = min(f @ u for f, u in zip(selection, others, strict=True))
+    assert np.abs(evidence.thresholds - lowest).min() < 1e-6
+
+
+@pytest.mark.parametrize("selection", [1, 2, 4, 5, 30])
+def test_a_few_selection_samples_still_certify_a_stable_feature(selection):
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(600, 40)) * 0.05
+    rows[:, 0] += 1
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    tally = Tally(40, selection, 500)
+    parts = (rows[:1], rows[1 : 1 + selection], rows[100:])
+    evidence = fill(tally, zip(Stage, parts, strict=True), [16]).evidence()
+    assert cone_of(evidence, 0.001).bound(0.5)[0] > 0.8
+
+
+@pytest.mark.parametrize("dimensions", [2, 7, 1280])
+def test_identical_features_are_certified_whatever_their_rounding(dimensions):
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        row = rng.normal(size=(1, dimensions))
+        row = (row / np.linalg.norm(row)).astype(np.float32)
+        parts = (row, row.repeat(50, 0), row.repeat(300, 0))
+        tally = fill(Tally(dimensions, 50, 300), zip(Stage, parts, strict=True), [16])
+        assert cone_of(tally.evidence(), 0.001).bound(0.5)[0] > 0.8
+
+
+def test_the_stated_memory_is_what_a_tally_holds():
+    rng = np.random.default_rng(5)
+    tally = Tally(1280, 100, 1000)
+    rows = unit_rows(rng, 1000, 1280)
+    fill(tally, zip(Stage, (rows[:1], rows[:100], rows), strict=True), [16])
+    held = sum(v.nbytes for v in vars(tally).values() if isinstance(v, np.ndarray))
+    assert held == pytest.approx(tally_bytes(1280, 100, 1000), rel=0.05)
 
 
 def test_thresholds_do_not_depend_on_the_estimation_sample(stages):

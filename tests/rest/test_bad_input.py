@@ -2,11 +2,10 @@
 
 import base64
 import json
+import socket
 import threading
-from contextlib import suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from service.rest.schemas import ErrorResponse
@@ -56,6 +55,12 @@ CASES = {
     "unknown encoding": ({"inputs": PHOTO, "encoding_format": "hex"}, 422, "encoding_format"),
     "a target": ({"inputs": PHOTO, "target": {"radius": 0.1, "bound": 0.9}}, 422, "target"),
     "a bad seed": ({"inputs": PHOTO, "seed": "zz"}, 422, "seed"),
+    "endless timeout": ({"inputs": PHOTO, "timeout_ms": 10**400}, 422, "timeout_ms"),
+    "many wrong inputs": ({"inputs": [1] * 2_000_000}, 422, "inputs"),
+    "many empty inputs": ({"inputs": [""] * 2_000_000}, 422, "inputs"),
+    "many wrong radii": ({"inputs": PHOTO, "radii": ["x"] * 2_000_000}, 422, "radii[0]"),
+    "many unknown fields": ({f"field{i}": 1 for i in range(300_000)}, 422, "field0"),
+    "a long unknown name": ({"inputs": PHOTO, "model": "x" * 100_000}, 422, "model"),
     "deadline": ({"inputs": PHOTO, "samples": 50_000, "timeout_ms": 300}, 504, None),
     "an array": ([], 422, None),
 }  # fmt: skip
@@ -104,17 +109,6 @@ def test_other_content_types_are_refused(client, content_type):
     checked(client.post("/embed", content=b"{}", headers=headers), 415, None)
 
 
-def test_a_body_without_a_declared_length_is_counted_as_it_comes(client):
-    def chunks():
-        for _ in range(20):
-            yield b" " * 2**20
-
-    headers = {"content-type": "application/json"}
-    # The server may answer and close while this client is still sending.
-    with suppress(httpx.WriteError, httpx.RemoteProtocolError):
-        checked(client.post("/embed", content=chunks(), headers=headers), 413, None)
-
-
 @pytest.mark.parametrize(
     ("files", "data", "param"),
     [
@@ -125,9 +119,22 @@ def test_a_body_without_a_declared_length_is_counted_as_it_comes(client):
         ([("inputs", ("a.png", picture()))], {"sigmma": "0.25"}, "sigmma"),
         ([("inputs", ("a.png", picture()))], {"samples": "1e3"}, "samples"),
         ([("inputs", ("a.png", picture()))], {"radii": "[]"}, "radii"),
+        ([("inputs", ("a.png", picture()))], {"radii": "[" * 100_000}, "radii[0]"),
+        ([("inputs", ("a.png", picture()))], {"timeout_ms": "9" * 400}, "timeout_ms"),
         ([("inputs", ("a.png", picture()))] * 100, {}, "inputs"),
     ],
-    ids=["no image", "wrong name", "text", "twice", "unknown", "float", "empty list", "100"],
+    ids=[
+        "no image",
+        "wrong name",
+        "text",
+        "twice",
+        "unknown",
+        "float",
+        "empty list",
+        "deep",
+        "endless",
+        "100",
+    ],
 )
 def test_bad_forms_get_422(client, files, data, param):
     checked(client.post("/embed", files=files, data=data), 422, param)
@@ -184,25 +191,49 @@ def test_bad_input_leaves_no_memory_behind(server, client):
     assert resident_kib(server.process) - before < 40_000
 
 
-def test_a_full_queue_is_429_with_a_delay():
-    tiny = start_server(environment={"FCS_MAX_PENDING_PICTURES": "1"})
-    try:
-        with tiny.client() as client:
-            body = {"inputs": PHOTO, "samples": 100_000, "timeout_ms": 4_000}
-            statuses = []
-            first = threading.Thread(
-                target=lambda: statuses.append(client.post("/embed", json=body).status_code)
-            )
-            first.start()
-            while "fcs_jobs_running 0.0" in client.get("/metrics").text:
-                pass
-            second = client.post("/embed", json={"inputs": PHOTO})
-            checked(second, 429, None)
-            assert int(second.headers["retry-after"]) >= 1
-            seeded = client.post("/embed", json={"inputs": PHOTO, "seed": "00" * 16})
-            checked(seeded, 422, "seed")
-            assert json.loads(second.content)["error"]["type"] == "overloaded"
-            first.join()
-            assert statuses == [504]
-    finally:
-        stop_server(tiny)
+@pytest.fixture(scope="module")
+def small_server():
+    """A server whose queue and bodies are small."""
+    limits = {
+        "FCS_MAX_PENDING_PICTURES": "1",
+        "FCS_MAX_BODY_BYTES": "4096",
+        "FCS_BODY_TIMEOUT_MS": "1000",
+    }
+    running = start_server(environment=limits)
+    yield running
+    stop_server(running)
+
+
+def test_a_body_without_a_declared_length_is_counted_as_it_comes(small_server):
+    with small_server.client() as client:
+        headers = {"content-type": "application/json"}
+        chunks = (b" " * 1500 for _ in range(4))
+        checked(client.post("/embed", content=chunks, headers=headers), 413, None)
+
+
+def test_a_body_that_does_not_arrive_ends_with_its_deadline(small_server):
+    host, port = small_server.rest.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as client:
+        head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: 1000\r\n\r\n{{".encode())
+        assert b"504" in client.recv(4096)
+
+
+def test_a_full_queue_is_429_with_a_delay(small_server):
+    with small_server.client() as client:
+        body = {"inputs": PHOTO, "samples": 100_000, "timeout_ms": 4_000}
+        statuses = []
+        first = threading.Thread(
+            target=lambda: statuses.append(client.post("/embed", json=body).status_code)
+        )
+        first.start()
+        while "fcs_jobs_running 0.0" in client.get("/metrics").text:
+            pass
+        second = client.post("/embed", json={"inputs": PHOTO})
+        checked(second, 429, None)
+        assert int(second.headers["retry-after"]) >= 1
+        seeded = client.post("/embed", json={"inputs": PHOTO, "seed": "00" * 16})
+        checked(seeded, 422, "seed")
+        assert json.loads(second.content)["error"]["type"] == "overloaded"
+        first.join()
+        assert statuses == [504]
