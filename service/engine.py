@@ -313,9 +313,8 @@ class Engine:
                 findings = certify(evidence, plan.noise.sigma, plan.radii, 1 - plan.confidence)
                 fidelity = evidence.fidelity
                 for shift in SHIFTS:
-                    self._metrics.bound.labels(shift=str(shift)).observe(
-                        findings.cone.bound(shift)[0]
-                    )
+                    bound, _ = findings.cone.bound(shift)
+                    self._metrics.bound.labels(shift=str(shift)).observe(bound)
                 self._metrics.early_stops.labels(reason="samples").inc()
             job.statistics_s += time.monotonic() - began
             queue_s = (job.started or job.submitted) - job.submitted

@@ -1,4 +1,4 @@
-"""Evidence -> Findings: the three events A, B, C share alpha equally, once (docs/certificate.md).
+"""Evidence -> Findings: the three events A, B, C share alpha, once (docs/certificate.md).
 
 With probability at least 1 - alpha over the estimation sample, every bound about F holds at every
 shift at once. The robustness score (and with it the `paper` column) and the served bound are
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.certificate.bounds import Cone, Floats, mean_push_upper, paper_bound
-from service.certificate.intervals import clopper_pearson_lower, kl_lower, kl_upper
+from service.certificate.bounds import Cone, Floats, mean_upper, paper_bound
+from service.certificate.intervals import clopper_pearson_lower, kl_lower
+from service.certificate.spectrum import second_moment_upper
 from service.certificate.tally import Evidence
 from service.types import CertifiedRadius, RadiusBound, Score
 
-_BERNSTEIN_SPREAD = 2.0
+# Shares of alpha for the law of s, lambda and mu: measured, docs/log.md.
+_LAW, _SECOND_MOMENT, _MEAN = 0.7, 0.2, 0.1
 _LOWEST_THRESHOLD_SHARE = 0.5
 RADIUS_THRESHOLD = 0.5
 
@@ -31,15 +33,15 @@ class Findings:
 
 
 def cone_of(evidence: Evidence, alpha: float) -> Cone:
-    """The joint event at level alpha, split equally between A (law), B (lambda) and C (mu)."""
+    """The joint event at level alpha, shared by A (law), B (lambda) and C (mu)."""
     n = len(evidence.projections)
-    log_inverse = math.log(3 / alpha)
-    second_moment = kl_upper(min(evidence.second_moment, 1.0), log_inverse / n)
+    second_moment = second_moment_upper(evidence.spectrum, n, _SECOND_MOMENT * alpha)
+    mean = mean_upper(evidence.mean_norm, second_moment, math.log(1 / (_MEAN * alpha)), n)
     return Cone(
         thresholds=evidence.thresholds,
-        survival=survival_lower(evidence.projections, evidence.thresholds, alpha / 3),
+        survival=survival_lower(evidence.projections, evidence.thresholds, _LAW * alpha),
         second_moment=second_moment,
-        mean=mean_push_upper(evidence.mean_norm, second_moment, log_inverse, n, _BERNSTEIN_SPREAD),
+        mean=mean,
     )
 
 
@@ -79,8 +81,9 @@ def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: f
 
     def at(radius: float) -> RadiusBound:
         shift = radius / sigma
-        bound, method = cone.bound(shift)
-        served = cone.served_bound(shift, evidence.selection, alpha)
+        angle, method = cone.angle(shift)
+        bound = -1.0 if method == "none" else math.cos(angle)
+        served = cone.served_bound(shift, angle, evidence.selection, alpha)
         return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
 
     return Findings(

@@ -47,7 +47,8 @@ class Evidence:
         projections: s_i = <u, f_i> of the estimation sample, [n], in [-1, 1].
         reference_cosines: <f(x), f_i> of the estimation sample, [n].
         mean_norm: norm of the mean of h_i.
-        second_moment: mean over blocks of lambda_max, never below that of the whole sample.
+        spectrum: all h_i, [n, d], while they fit in one block; else the mean over blocks of each
+            block's largest eigenvalue, which is never below that of the whole sample.
         fidelity: <u, f(x)>.
         selection: n0.
     """
@@ -57,7 +58,7 @@ class Evidence:
     projections: Floats
     reference_cosines: Floats
     mean_norm: float
-    second_moment: float
+    spectrum: "Floats | float"
     fidelity: float
     selection: int
 
@@ -78,8 +79,7 @@ def measure(block: Block) -> float:
 
     The smaller of the Gram and the covariance matrix is factorised; both share it.
     """
-    features = _unit(block.rows)
-    h = features - (features @ block.direction)[:, None] * block.direction
+    h = _orthogonal(block)
     matrix = h @ h.T if h.shape[0] <= h.shape[1] else h.T @ h
     last = matrix.shape[0] - 1
     top = eigh(matrix, eigvals_only=True, subset_by_index=(last, last), check_finite=False)[0]
@@ -146,17 +146,19 @@ class Tally:
         """The finished reduction; the last, partly filled block is measured here."""
         if not self.complete or self._reference is None or self._estimation == 0:
             raise RuntimeError("evidence needs every planned sample and the clean feature")
-        if self._open is not None and self._open_rows:
-            self.absorb(measure(Block(self._open[: self._open_rows], self._u)))
-            self._open_rows = 0
         n = self._estimation
+        spectrum: Floats | float = self._peaks / n
+        if self._open is not None:
+            last = Block(self._open[: self._open_rows], self._u)
+            alone = self._open_rows == n
+            spectrum = _orthogonal(last) if alone else (self._peaks + measure(last)) / n
         return Evidence(
             embedding=self.embedding,
             thresholds=self._thresholds,
             projections=self._projections,
             reference_cosines=self._cosines,
             mean_norm=float(np.linalg.norm(self._h_sum)) / n,
-            second_moment=self._peaks / n,
+            spectrum=spectrum,
             fidelity=float(np.clip(self._u @ self._reference, -1.0, 1.0)),
             selection=self._selection,
         )
@@ -204,10 +206,16 @@ class Tally:
                 self._open = np.empty((rows, len(row)), np.float32)
             self._open[self._open_rows] = row
             self._open_rows += 1
-            if self._open_rows == self._block:
+            if self._open_rows == self._block < self._estimation:
                 full.append(Block(self._open, self._u))
                 self._open, self._open_rows = None, 0
         return full
+
+
+def _orthogonal(block: Block) -> Floats:
+    """h_i = f_i - <u, f_i>·u of a block's features."""
+    features = _unit(block.rows)
+    return features - (features @ block.direction)[:, None] * block.direction
 
 
 def _unit(features: NDArray[np.float32]) -> Floats:

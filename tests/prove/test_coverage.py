@@ -19,9 +19,9 @@ from tests.certificate.closed_form import (
 
 pytestmark = pytest.mark.prove
 
-TRIALS = 2000
+TRIALS = 250
 FALSE_ALARM = 1e-6
-SHIFTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
+SHIFTS = (0.25, 0.5, 1.0, 2.0)
 
 
 def report(name, margins, alpha):
