@@ -7,13 +7,14 @@ WORKDIR /app
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /app/.venv
 COPY requirements.lock ./
-# PIP_EXTRA_INDEX_URL chooses torch's build: PyTorch's own CPU or CUDA index.
+# These choose torch's build: PyTorch's own CPU or CUDA index.
+ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 RUN /app/.venv/bin/pip install --requirement requirements.lock
 COPY pyproject.toml README.md ./
 COPY service ./service
 COPY model_store ./model_store
-RUN /app/.venv/bin/pip install --no-deps --no-build-isolation --editable . \
+RUN /app/.venv/bin/pip install --no-deps --editable . \
  && FCS_CACHE_DIR=/app/cache /app/.venv/bin/fcs models prepare
 
 FROM ${PYTHON}

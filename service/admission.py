@@ -7,15 +7,13 @@ import math
 import re
 from typing import TypeVar
 
-from service.config import Settings
+from service.config import MAX_CONFIDENCE, Settings
 from service.errors import invalid, shown
 from service.types import EmbedRequest, NoiseLevel, SamplingPlan
 
 PROFILES = ("balanced",)
 MAX_PRIORITY = 100
-# The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
-# samples (docs/certificate.md, "Randomness").
-MAX_CONFIDENCE = 0.99999
+_SIGMA = 0.25
 _N = TypeVar("_N", int, float)
 _SEED = re.compile(r"^[0-9a-f]{32}$")
 
@@ -59,6 +57,12 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
     )
 
 
+def default_sigma(sigmas: tuple[float, ...], settings: Settings) -> float:
+    """Noise level of a request that names none: the operator's, else 0.25, else the first."""
+    wanted = _SIGMA if settings.default_sigma is None else settings.default_sigma
+    return wanted if wanted in sigmas else sigmas[0]
+
+
 def timeout_s(request: EmbedRequest, settings: Settings) -> float:
     """Seconds the request may take.
 
@@ -66,7 +70,7 @@ def timeout_s(request: EmbedRequest, settings: Settings) -> float:
         ServiceError: invalid, outside 1 ms ... the limit.
     """
     if request.timeout_s is None:
-        return settings.default_timeout_ms / 1000
+        return min(settings.default_timeout_ms, settings.max_timeout_ms) / 1000
     if not 0 < request.timeout_s <= settings.max_timeout_ms / 1000:
         raise invalid(
             f"timeout_ms is {request.timeout_s * 1000:g};"
@@ -86,7 +90,7 @@ def _pictures(request: EmbedRequest, settings: Settings) -> None:
 
 def _sigma(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -> float:
     if request.sigma is None:
-        return settings.default_sigma if settings.default_sigma in sigmas else sigmas[0]
+        return default_sigma(sigmas, settings)
     if request.sigma not in sigmas:
         raise invalid(
             f"sigma {request.sigma} is not a noise level of this model;"
@@ -115,7 +119,7 @@ def _seed(seed: str | None, settings: Settings) -> None:
             " (operators can allow it for tests: --allow-client-seed)",
             "seed",
         )
-    if not _SEED.match(seed):
+    if not _SEED.fullmatch(seed):
         raise invalid("seed must be 32 lower-case hexadecimal digits", "seed")
 
 

@@ -7,11 +7,11 @@ silently ignored is a limit that does not exist.
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
 
@@ -19,6 +19,9 @@ PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
 DEFAULT_MODEL = "efficientnet-lite0-160"
 MIB = 1024 * 1024
+# The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
+# samples (docs/certificate.md, "Randomness").
+MAX_CONFIDENCE = 0.99999
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
@@ -54,15 +57,31 @@ class Settings(BaseSettings):
     max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
     max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
     max_pending_bytes: int = Field(1024 * MIB, ge=1, description="host memory of tallies; 429")
-    body_timeout_ms: int = Field(60_000, ge=1, description="longest wait for a request's body")
+    max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="of all bodies; over it: 429")
+    body_timeout_ms: int = Field(30_000, ge=1, description="longest wait for a request's body")
     drain_ms: int = Field(30_000, ge=0, description="longest wait for accepted work at the end")
 
-    default_sigma: float = Field(0.25, gt=0)
-    default_radii: tuple[float, ...] = (0.0625, 0.125, 0.25)
+    default_sigma: float | None = Field(None, description="None: 0.25 if the model has it")
+    default_radii: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        (0.0625, 0.125, 0.25), min_length=1
+    )
     default_samples: int = Field(1000, ge=1)
     default_selection_samples: int = Field(100, ge=1)
-    default_confidence: float = Field(0.999, gt=0, lt=1)
+    default_confidence: float = Field(0.999, gt=0, le=MAX_CONFIDENCE)
     default_timeout_ms: int = Field(30_000, ge=1)
+
+    @model_validator(mode="after")
+    def _defaults_within_limits(self) -> Self:
+        """A plain request must never be refused for a number that it did not send."""
+        for default, limit in (
+            ("default_samples", "max_samples"),
+            ("default_selection_samples", "max_selection_samples"),
+        ):
+            if getattr(self, default) > getattr(self, limit):
+                raise ValueError(f"{default} is over {limit}: lower it too")
+        if len(self.default_radii) > self.max_radii:
+            raise ValueError("default_radii has more than max_radii entries")
+        return self
 
 
 def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
@@ -76,6 +95,8 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
     if file is None and (named := os.environ.get(CONFIG_VARIABLE)):
         file = Path(named)
     from_file = _read(file) if file is not None else {}
+    if unknown := sorted(set(from_file) - known):
+        raise ConfigurationError(f"{file}: unknown setting {unknown[0]!r}")
     in_environment = {name for name in known if PREFIX + name.upper() in os.environ}
     values = {name: value for name, value in from_file.items() if name not in in_environment}
     values |= {name: value for name, value in overrides.items() if value is not None}
@@ -83,17 +104,19 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "defaults"
         raise ConfigurationError(f"setting {where!r}: {first['msg']}") from error
+    except SettingsError as error:
+        raise ConfigurationError(f"{error} (lists are JSON, e.g. '[0.125, 0.25]')") from error
 
 
 def _refuse_unknown_environment(known: set[str]) -> None:
     allowed = {PREFIX + name.upper() for name in known} | {CONFIG_VARIABLE}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in allowed)
-    if unknown:
+    ours = (name for name in os.environ if name.upper().startswith(PREFIX))
+    if unknown := sorted(name for name in ours if name not in allowed):
         raise ConfigurationError(
-            f"unknown environment variable {unknown[0]}: {PREFIX}... names must be settings"
-            " (see `fcs serve --help`)"
+            f"unknown environment variable {unknown[0]}; {PREFIX}<NAME>, in capitals, must be one"
+            f" of: {', '.join(sorted(known))}"
         )
 
 

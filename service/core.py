@@ -36,7 +36,7 @@ from service.metrics import Metrics
 from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
 from service.pictures.decode import decode
-from service.pictures.preprocess import preprocess
+from service.pictures.preprocess import check_size, preprocess
 from service.types import (
     Certificate,
     Defaults,
@@ -89,6 +89,7 @@ class Core:
         self._undecoded_samples = 0
         self._reserved_pictures = 0
         self._reserved_bytes = 0
+        self._deadlines: list[float] = []
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
         # of several threads stall each other.
@@ -149,7 +150,7 @@ class Core:
                 "pending_bytes": s.max_pending_bytes,
             },
             defaults=Defaults(
-                sigma=s.default_sigma,
+                sigma=admission.default_sigma(self._models[self._default].sigmas, s),
                 radii=s.default_radii,
                 samples=s.default_samples,
                 selection_samples=s.default_selection_samples,
@@ -182,7 +183,7 @@ class Core:
         engine, model = self._admit(request)
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
-        with self._reservation(engine, model, plan, len(request.images)):
+        with self._reservation(engine, model, plan, len(request.images), arrived + limit):
             try:
                 async with asyncio.timeout(limit):
                     return await self._run(engine, model, request, plan, arrived, progress)
@@ -251,7 +252,9 @@ class Core:
 
         def to_tensor(data: bytes, param: str) -> NDArray[np.uint8]:
             limit = self.settings.max_pixels
-            return preprocess(decode(data, limit, param), model.preprocessing, limit, param)
+            how = model.preprocessing
+            image = decode(data, limit, param, lambda size: check_size(size, how, limit, param))
+            return preprocess(image, how)
 
         return [
             await loop.run_in_executor(self._decoders, to_tensor, data, f"inputs[{i}]")
@@ -270,7 +273,12 @@ class Core:
 
     @contextmanager
     def _reservation(
-        self, engine: Engine, model: LoadedModel, plan: SamplingPlan, pictures: int
+        self,
+        engine: Engine,
+        model: LoadedModel,
+        plan: SamplingPlan,
+        pictures: int,
+        deadline: float,
     ) -> Iterator[None]:
         """Hold the request's share of the queue, or refuse at once.
 
@@ -289,23 +297,35 @@ class Core:
         if self._reserved_pictures and full:
             raise ServiceError(
                 Kind.BUSY,
-                f"the queue is full: {waiting} samples of {self._reserved_pictures} pictures are"
-                f" waiting (limits: {s.max_pending_samples} samples,"
-                f" {s.max_pending_pictures} pictures, {s.max_pending_bytes} bytes)",
-                retry_after_s=max(1.0, waiting / max(engine.samples_per_second, 1e-9)),
+                f"no room for {samples} samples of {pictures} pictures beside the {waiting} samples"
+                f" of {self._reserved_pictures} pictures that wait (limits:"
+                f" {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
+                f" {s.max_pending_bytes} bytes)",
+                retry_after_s=self._seconds_until_room(engine, waiting),
             )
         self._reserved_pictures += pictures
         self._reserved_bytes += memory
+        self._deadlines.append(deadline)
         try:
             yield
         finally:
+            self._deadlines.remove(deadline)
             self._reserved_pictures -= pictures
             self._reserved_bytes -= memory
+
+    def _seconds_until_room(self, engine: Engine, waiting: int) -> float:
+        """At the measured rate, but no later than the last waiting request's deadline."""
+        by_rate = waiting / max(engine.samples_per_second, 1e-9)
+        by_deadline = max(self._deadlines) - time.monotonic()
+        return max(1.0, min(by_rate, by_deadline))
 
     def _load(self) -> None:
         models: dict[str, LoadedModel] = {}
         for reference in (self.settings.model, *self.settings.extra_models):
-            model = load_model(reference, self.settings)
+            try:
+                model = load_model(reference, self.settings)
+            except OSError as error:
+                raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
             if model.name in models:
                 raise ConfigurationError(
                     f"two models are called {model.name!r}; add one under another name:"
@@ -313,6 +333,12 @@ class Core:
                 )
             models[model.name] = model
             _log.info("loaded %s (%s)", model.name, model.revision)
+        first = next(iter(models.values()))
+        if self.settings.default_sigma not in (None, *first.sigmas):
+            raise ConfigurationError(
+                f"default_sigma {self.settings.default_sigma} is not a noise level of"
+                f" {first.name}: {', '.join(f'{s:g}' for s in first.sigmas)}"
+            )
         engine = Engine(models, self.metrics)
         try:
             engine.start()

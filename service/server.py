@@ -22,6 +22,7 @@ from service.rpc.server import RpcServer
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
+_BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 OnReady = Callable[[Core, int, int], None]
 
@@ -97,6 +98,7 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(_BACKLOG)  # now: two processes can bind one port, but not both listen
     except OSError as error:
         listener.close()
         raise ConfigurationError(f"cannot listen for REST on {host}:{port}: {error}") from error

@@ -8,7 +8,7 @@ from service.errors import ConfigurationError
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "fcs.toml"
-    path.write_text('port = 1111\nmodel = "from-file"\nmax_samples = 7\n')
+    path.write_text('port = 1111\nmodel = "from-file"\nmax_samples = 70000\n')
     return path
 
 
@@ -18,13 +18,13 @@ def test_command_line_beats_environment_beats_file_beats_default(file, monkeypat
     settings = load_settings(file, port=3333)
     assert settings.port == 3333
     assert settings.model == "from-environment"
-    assert settings.max_samples == 7
+    assert settings.max_samples == 70000
     assert settings.grpc_port == 50051
 
 
 def test_the_file_can_be_named_in_the_environment(file, monkeypatch):
     monkeypatch.setenv("FCS_CONFIG", str(file))
-    assert load_settings().max_samples == 7
+    assert load_settings().max_samples == 70000
 
 
 def test_absent_command_line_options_do_not_count(file):
@@ -41,6 +41,39 @@ def test_an_unknown_name_in_the_file_stops_the_start(tmp_path):
 def test_an_unknown_name_in_the_environment_stops_the_start(monkeypatch):
     monkeypatch.setenv("FCS_MAX_SAMPELS", "7")
     with pytest.raises(ConfigurationError, match="FCS_MAX_SAMPELS"):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["fcs_port", "Fcs_Port", "fcs_max_pixls"])
+def test_names_in_lower_case_do_not_pass_unseen(monkeypatch, name):
+    monkeypatch.setenv(name, "8103")
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings()
+
+
+@pytest.mark.parametrize("line", ['_env_prefix = "X_"', "_cli_parse_args = true", "Port = 1"])
+def test_a_file_cannot_steer_how_settings_are_read(tmp_path, line):
+    path = tmp_path / "fcs.toml"
+    path.write_text(line)
+    with pytest.raises(ConfigurationError, match="unknown setting"):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAX_SAMPLES", "10"),
+        ("MAX_SELECTION_SAMPLES", "10"),
+        ("MAX_RADII", "2"),
+        ("DEFAULT_RADII", "[]"),
+        ("DEFAULT_RADII", "[-1]"),
+        ("DEFAULT_RADII", "0.1,0.2"),
+        ("DEFAULT_CONFIDENCE", "0.9999999"),
+    ],
+)
+def test_defaults_that_requests_could_not_ask_for_stop_the_start(monkeypatch, name, value):
+    monkeypatch.setenv(f"FCS_{name}", value)
+    with pytest.raises(ConfigurationError):
         load_settings()
 
 

@@ -34,9 +34,11 @@ def run_to_the_end(*options, environment=None, seconds=60):
         ((), {"FCS_SIGMAS": "1"}, "unknown environment variable FCS_SIGMAS"),
         ((), {"FCS_MAX_SAMPLES": "many"}, "max_samples"),
         (("--device", "tpu"), {}, "device"),
+        ((), {"FCS_DEFAULT_SIGMA": "0.3"}, "not a noise level"),
+        ((), {"FCS_CACHE_DIR": "/proc/x"}, "cannot load"),
         (("--dtype", "float8"), {}, "dtype"),
     ],
-    ids=["model", "file", "variable", "value", "device", "dtype"],
+    ids=["model", "file", "variable", "value", "device", "sigma", "cache", "dtype"],
 )
 def test_a_configuration_error_ends_the_start_with_one_clear_line(options, environment, reason):
     ended = run_to_the_end(*options, environment=environment)

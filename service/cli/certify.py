@@ -11,15 +11,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from service.certificate.statement import statement
 from service.config import Settings, load_settings
-from service.errors import ServiceError, invalid
+from service.errors import ConfigurationError, ServiceError, invalid
 from service.types import Certificate, EmbedRequest, EmbedResult
 
 _CURVE_POINTS = 48
+_PLOTS = (".png", ".svg", ".pdf")
 
 
 def certify(
@@ -38,6 +40,8 @@ def certify(
     radii = tuple(radius) if radius else settings.default_radii
     if plot and len(radii) + _CURVE_POINTS > settings.max_radii:
         raise invalid(f"with --plot at most {settings.max_radii - _CURVE_POINTS} radii", "radius")
+    if plot is not None:
+        _check_plot(plot)
     curve = _curve(max(radii)) if plot else ()
     request = EmbedRequest(
         images=(),
@@ -47,20 +51,24 @@ def certify(
         selection_samples=selection_samples,
         confidence=confidence,
     )
-    certificates = asyncio.run(_certify_all(settings, request, images))
+    found, failed = asyncio.run(_certify_all(settings, request, images))
+    images, certificates = list(found), list(found.values())
     asked = [_only_asked(certificate, len(radii)) for certificate in certificates]
     if as_json:
         for path, certificate in zip(images, asked, strict=True):
             sys.stdout.write(json.dumps({"image": str(path), **asdict(certificate)}) + "\n")
     else:
         _print(images, asked)
-    if plot is not None:
+    if plot is not None and certificates:
         _plot(plot, images, certificates)
+    if failed:
+        raise ServiceError(failed[0].kind, "\nfcs: ".join(error.message for error in failed))
 
 
 async def _certify_all(
     settings: Settings, request: EmbedRequest, images: list[Path]
-) -> list[Certificate]:
+) -> tuple[dict[Path, Certificate], list[ServiceError]]:
+    """Certificates by picture, and the errors of the pictures that have none."""
     from service.core import Core
 
     core = Core(settings)
@@ -69,18 +77,26 @@ async def _certify_all(
             loading = progress.add_task("loading the model", total=None)
             await core.start()
             progress.remove_task(loading)
-            found = []
+            found: dict[Path, Certificate] = {}
+            failed = []
             for path in images:
                 one = replace(request, images=(path.read_bytes(),))
-                task = progress.add_task(path.name, total=core.samples_of(one))
+                task = progress.add_task(escape(path.name), total=core.samples_of(one))
                 try:
                     result = await core.embed(one, partial(progress.advance, task))
+                    found[path] = _certificate(result)
                 except ServiceError as error:
-                    raise ServiceError(error.kind, f"{path}: {error.message}") from error
-                found.append(_certificate(result))
-            return found
+                    failed.append(ServiceError(error.kind, f"{path}: {error.message}"))
+            return found, failed
     finally:
         await core.drain()
+
+
+def _check_plot(target: Path) -> None:
+    """Before the sampling, not after it."""
+    if target.is_dir() or not target.parent.is_dir() or target.suffix not in _PLOTS:
+        allowed = ", ".join(_PLOTS)
+        raise ConfigurationError(f"--plot {target}: name a file ({allowed}) in an existing folder")
 
 
 def _certificate(result: EmbedResult) -> Certificate:
@@ -117,7 +133,7 @@ def _print(images: list[Path], certificates: list[Certificate]) -> None:
     for path, certificate in zip(images, certificates, strict=True):
         for i, b in enumerate(certificate.bounds):
             table.add_row(
-                path.name if i == 0 else "",
+                escape(path.name) if i == 0 else "",
                 f"{b.radius:g}",
                 _figure(b.bound),
                 _figure(b.served_bound),
@@ -128,7 +144,7 @@ def _print(images: list[Path], certificates: list[Certificate]) -> None:
     console = Console()
     console.print(table)
     for path, certificate in zip(images, certificates, strict=True):
-        console.print(f"{path.name}: {certificate.statement}", highlight=False)
+        console.print(f"{escape(path.name)}: {escape(certificate.statement)}", highlight=False)
 
 
 def _figure(bound: float) -> str:
@@ -146,7 +162,9 @@ def _plot(target: Path, images: list[Path], certificates: list[Certificate]) -> 
     for path, certificate in zip(images, certificates, strict=True):
         bounds = sorted(certificate.bounds, key=lambda b: b.radius)
         epsilon = [b.radius for b in bounds]
-        (line,) = axes.plot(epsilon, [max(b.bound, 0) for b in bounds], label=path.name)
+        (line,) = axes.plot(
+            epsilon, [max(b.bound, 0) for b in bounds], label=path.name.replace("$", r"\$")
+        )
         colour = line.get_color()
         axes.plot(epsilon, [max(b.served_bound, 0) for b in bounds], "--", color=colour)
         axes.plot(epsilon, [max(b.paper, 0) for b in bounds], ":", color=colour)

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from service.errors import ConfigurationError
 
@@ -19,12 +20,18 @@ def list_() -> None:
     from service.models.store import stores
 
     settings = load_settings()
-    table = Table("name", "version", "encoder", "size", "sigmas", "description")
+    table = Table(
+        Column("name", no_wrap=True), "version", "encoder", "size", "sigmas", "description"
+    )
     for name in packages.names(stores(settings)):
         folder = packages.find(stores(settings), name)
         if folder is None:
             continue
-        manifest = packages.read_manifest(folder)
+        try:
+            manifest = packages.read_manifest(folder)
+        except ConfigurationError as error:
+            table.add_row(name, folder.name, "unreadable", "", "", escape(str(error)))
+            continue
         height, width = manifest.preprocessing.value().size
         sigmas = ", ".join(f"{sigma:g}" for sigma in manifest.sigmas)
         table.add_row(

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:  # the commands must start without loading torch
     from service.core import Core
 
+LogLevel = Literal["debug", "info", "warning", "error"]
 _EXAMPLE = Path("build/pictures/astronaut.png")
 
 
@@ -27,11 +28,11 @@ def serve(
         typer.Option("--allow-client-seed", help="For tests: requests may choose their noise."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(help="Least severity logged.")] = "info",
 ) -> None:
     """Serve certified embeddings over REST and gRPC.
 
-    Every setting can also be given as FCS_<NAME> in the environment or in the TOML file.
+    These and all other settings can be given as FCS_<NAME> in the environment or in a TOML file.
     """
     from service.config import load_settings
 
@@ -60,6 +61,7 @@ def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
     info = core.info()
     host = core.settings.host
     shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    shown = f"[{shown}]" if ":" in shown else shown
     model = info.models[0]
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
     typer.echo(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -56,7 +57,7 @@ class HuggingFaceEncoder(Encoder):
                 output_loading_info=True,
                 **cls.load_options,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ConfigurationError(f"cannot load {folder}: {error}") from error
         if missing := sorted(report["missing_keys"]):
             raise ConfigurationError(

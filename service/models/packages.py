@@ -95,7 +95,7 @@ class Manifest(_Strict):
     licence: str
     encoder: Annotated[DistributionSource | FolderSource | HubSource, Field(discriminator="kind")]
     preprocessing: PreprocessingManifest
-    sigmas: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field(min_length=1)
+    sigmas: tuple[Annotated[float, Field(ge=0.001, le=16)], ...] = Field(min_length=1)
     batch_size: int = Field(8, ge=1, le=1024)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ _FUNCTION_VERSION = 1
 DEFAULT_SIGMAS = (0.1, 0.25, 0.5, 1.0)
 # More lanes than this only lengthen the batch that a newcomer waits for.
 MAX_LANES = 16
+_HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _HUB_FILES = ["*.json", "*.safetensors"]
 
 
@@ -109,6 +111,11 @@ def resolve(reference: str, settings: Settings) -> Manifest:
     """The manifest behind a reference; for a folder or hub id, as `fcs models add` writes it."""
     if (folder := packages.find(stores(settings), reference)) is not None:
         return packages.read_manifest(folder)
+    name, _, version = reference.partition("/")
+    if version and (folder := packages.find(stores(settings), name)) is not None:
+        raise ConfigurationError(
+            f"package {name!r} has no version {version!r}; its newest is {folder.name}"
+        )
     return describe_reference(reference, settings)
 
 
@@ -129,7 +136,7 @@ def describe_reference(
     if (Path(reference) / "config.json").is_file():
         folder = Path(reference).resolve()
         source = FolderSource(kind="folder", path=folder, sha256=_folder_digest(folder))
-    elif reference.count("/") == 1 and not Path(reference).exists():
+    elif _HUB_ID.match(reference) and not Path(reference).exists():
         folder, commit = _download(reference, None)
         source = HubSource(kind="hub", id=reference, commit=commit, sha256=_folder_digest(folder))
     else:
@@ -241,6 +248,7 @@ def _convert(source: DistributionSource, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
     save_file(fold_checkpoint(published), partial)
+    partial.chmod(0o644)  # a container prepares as root and serves as somebody else
     digest = sha256(partial)
     partial.replace(target)
     stamp = target.with_suffix(".sha256")

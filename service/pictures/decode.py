@@ -1,6 +1,7 @@
 """Encoded bytes -> one RGB picture; every limit is checked on the header, before pixels exist."""
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import (
@@ -28,19 +29,26 @@ FORMATS = tuple(
         BmpImagePlugin.BmpImageFile,
     )
 )
+_GREY_SCALES = {"L;2": 85, "L;4": 17}
 _NAMES = "PNG, JPEG, WebP, GIF or BMP"
 
 # Our own limit, from the settings, is checked right after the header is read.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode(data: bytes, max_pixels: int, param: str | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    param: str | None = None,
+    check: Callable[[tuple[int, int]], None] | None = None,
+) -> Image.Image:
     """Decode a picture as a person would see it: upright, over white, its first frame.
 
     Args:
         data: the encoded file.
         max_pixels: largest width x height; the declared size is checked before decoding.
         param: the request field to name in an error.
+        check: a further check of the declared (width, height), before decoding.
 
     Returns:
         An RGB picture, 8 bits a channel. EXIF orientation is applied, alpha is composed over white,
@@ -53,8 +61,11 @@ def decode(data: bytes, max_pixels: int, param: str | None = None) -> Image.Imag
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             _check_size(opened.size, max_pixels, param)
+            if check is not None:
+                check(opened.size)
+            _scale_transparency(opened)
             opened.load()
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            return _to_rgb(_upright(opened))
     except ServiceError:
         raise
     except MemoryError as error:
@@ -73,12 +84,28 @@ def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> No
         )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """By its EXIF orientation; a picture whose metadata cannot be read is taken as it lies."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata is as hostile as pixels, and matters less
+        return image
+
+
+def _scale_transparency(image: Image.Image) -> None:
+    """Pillow widens 2- and 4-bit greys to 8 bits, but not the grey that is transparent."""
+    tiles = getattr(image, "tile", None)
+    scale = _GREY_SCALES.get(str(tiles[0][3])) if tiles else None
+    if scale and isinstance(image.info.get("transparency"), int):
+        image.info["transparency"] *= scale
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(
-        "I"
-    ):  # 16-bit greyscale; Pillow's own conversion would clip, not scale
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip, not scale
         wide = np.asarray(image).astype(np.uint32)
         narrow = (np.minimum(wide, 65535) * 255 + 32767) // 65535
+        if isinstance(image.info.get("transparency"), int):
+            narrow = np.where(wide == image.info["transparency"], 255, narrow)
         return Image.fromarray(narrow.astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")

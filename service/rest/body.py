@@ -9,11 +9,13 @@ from typing import Any
 from fastapi import Request
 from pydantic import ValidationError
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
+from service.config import Settings
 from service.errors import Kind, ServiceError, invalid, shown, too_large
 from service.rest.schemas import MAX_INPUTS, EmbedBody
 
@@ -22,25 +24,70 @@ _TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed"}
 _LIST_FIELDS = {"inputs", "radii"}
 
 
-async def read_embed(
-    request: Request, max_bytes: int, timeout_s: float
-) -> tuple[EmbedBody, tuple[bytes, ...]]:
-    """Parse the body of `POST /embed`.
+class BodyReader:
+    """Reads request bodies within the limits of one service: each in size and time, all in memory.
 
-    Raises:
-        ServiceError: media_type, too_large, deadline when the body does not arrive within
-            `timeout_s`, or invalid naming the field.
+    Args:
+        settings: `max_body_bytes`, `max_buffered_bytes` and `body_timeout_ms`.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == "application/json":
-        data = await _read(request, max_bytes, timeout_s)
-        return await asyncio.to_thread(parse_json, data)  # megabytes of base64
-    if content_type == "multipart/form-data":
-        return await _read_form(request, await _read(request, max_bytes, timeout_s))
-    raise ServiceError(
-        Kind.MEDIA_TYPE,
-        f"content type {content_type or 'absent'!r}; send application/json or multipart/form-data",
-    )
+
+    def __init__(self, settings: Settings) -> None:
+        self._most = settings.max_body_bytes
+        self._most_together = settings.max_buffered_bytes
+        self._timeout_s = settings.body_timeout_ms / 1000
+        self._buffered = 0
+
+    async def read_embed(self, request: Request) -> tuple[EmbedBody, tuple[bytes, ...]]:
+        """Parse the body of `POST /embed`.
+
+        Raises:
+            ServiceError: media_type, too_large, busy when too much is being uploaded, deadline when
+                the body does not arrive in time, or invalid naming the field.
+        """
+        header = request.headers.get("content-type", "")
+        content_type = header.partition(";")[0].strip().lower()
+        if content_type == "application/json":
+            data = await self._read(request)
+            return await asyncio.to_thread(parse_json, data)  # megabytes of base64
+        if content_type == "multipart/form-data":
+            return await _parse_form(request, await self._read(request))
+        raise ServiceError(
+            Kind.MEDIA_TYPE,
+            f"content type {shown(content_type) if content_type else 'absent'};"
+            " send application/json or multipart/form-data",
+        )
+
+    async def _read(self, request: Request) -> bytes:
+        """The whole body; a size over a limit ends it before it is kept."""
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._most:
+            raise too_large(
+                f"the body has {declared[:30]} bytes; at most {self._most} are accepted"
+            )
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    self._buffered += len(chunk)
+                    self._check(len(body))
+        except TimeoutError as error:
+            raise ServiceError(
+                Kind.DEADLINE, f"the body did not arrive within {self._timeout_s:g} seconds"
+            ) from error
+        finally:
+            self._buffered -= len(body)
+        return bytes(body)
+
+    def _check(self, size: int) -> None:
+        if size > self._most:
+            raise too_large(f"the body is over the limit of {self._most} bytes")
+        if self._buffered > self._most_together:
+            raise ServiceError(
+                Kind.BUSY,
+                f"uploads in progress hold {self._buffered} bytes, over {self._most_together}",
+                retry_after_s=self._timeout_s,
+            )
 
 
 def parse_json(data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
@@ -71,40 +118,31 @@ def _validated(fields: dict[str, Any]) -> EmbedBody:
         raise _explained(error) from error
 
 
-async def _read(request: Request, max_bytes: int, timeout_s: float) -> bytes:
-    """The whole body; a declared or actual size over the limit ends it before it is kept."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise too_large(f"the body has {declared} bytes; at most {max_bytes} are accepted")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > max_bytes:
-                    raise too_large(f"the body is over the limit of {max_bytes} bytes")
-    except TimeoutError as error:
-        raise ServiceError(
-            Kind.DEADLINE, f"the body did not arrive within {timeout_s:g} seconds"
-        ) from error
-    return bytes(body)
-
-
-async def _read_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
+async def _parse_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
     async def replay() -> Message:
         return {"type": "http.request", "body": data, "more_body": False}
 
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary", b"")
+    if not boundary or not data.rstrip().endswith(b"--" + boundary + b"--"):
+        raise invalid("malformed multipart body: it does not end with its closing boundary")
+    # Nothing but the boundary: a charset would change how field names are read.
+    headers = [(b"content-type", b'multipart/form-data; boundary="' + boundary + b'"')]
+    scope = {**request.scope, "headers": headers}
     pictures: list[bytes] = []
     fields: dict[str, Any] = {}
     try:
-        parsed = Request(request.scope, replay).form(
+        parsed = Request(scope, replay).form(
             max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=len(data) + 1
         )
         async with parsed as form:
-            for name, value in form.multi_items():
+            for given, value in form.multi_items():
+                name = given or ""
                 if isinstance(value, UploadFile):
                     if name != "inputs":
-                        raise invalid(f"unknown file field {name!r}; send files as 'inputs'", name)
+                        raise invalid(
+                            f"unknown file field {shown(name)}; send files as 'inputs'", name[:100]
+                        )
                     pictures.append(await value.read())
                 elif name == "inputs":
                     pictures.append(_picture(value, len(pictures)))
@@ -140,7 +178,8 @@ def _picture(text: str, index: int) -> bytes:
         raise invalid("remote image URLs are refused; send the picture itself as base64", param)
     if head.startswith("data:"):
         meta, separator, text = text.partition(",")
-        if not separator or not meta.strip().lower().endswith(";base64"):
+        meta = meta.strip().lower()
+        if not separator or not (meta.startswith("data:image/") and meta.endswith(";base64")):
             raise invalid("a data URI must be 'data:image/...;base64,...'", param)
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -150,10 +189,9 @@ def _picture(text: str, index: int) -> bytes:
 
 def _explained(error: ValidationError) -> ServiceError:
     """The first problem as one sentence with the field's name."""
-    problems = error.errors(include_url=False, include_input=False, include_context=False)
-    first = problems[0]
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     param = _name(first["loc"])
-    if param == "inputs" and len(problems) > 1:
+    if param == "inputs" and first["type"] != "missing":
         return invalid(f"inputs must be a string or a list of at most {MAX_INPUTS} strings", param)
     return invalid(f"{param or 'body'}: {first['msg']}", param)
 

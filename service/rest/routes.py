@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from service.core import Core
 from service.errors import Kind, ServiceError, invalid
-from service.rest.body import read_embed
+from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
 from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
 from service.types import EmbedResult
@@ -30,6 +30,7 @@ _CASES = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
 }
+_PROBES = ["GET", "HEAD"]
 _EMBED_BODY = {
     "requestBody": {
         "required": True,
@@ -57,6 +58,7 @@ _EMBED_BODY = {
 def router(core: Core) -> APIRouter:
     """All routes over one core."""
     routes = APIRouter()
+    bodies = BodyReader(core.settings)
 
     @routes.post(
         "/embed",
@@ -66,9 +68,7 @@ def router(core: Core) -> APIRouter:
         summary="Robust embeddings with certificates",
     )
     async def embed(request: Request) -> Response:
-        body, images = await read_embed(
-            request, core.settings.max_body_bytes, core.settings.body_timeout_ms / 1000
-        )
+        body, images = await bodies.read_embed(request)
         if body.target is not None:
             raise invalid(
                 "early stopping at a target is not available yet; send null, and `samples`",
@@ -85,8 +85,8 @@ def router(core: Core) -> APIRouter:
         """Models, noise levels, limits and defaults."""
         return Response(orjson.dumps(asdict(core.info())), media_type="application/json")
 
-    @routes.get("/health", responses={503: _ERRORS[503]})
-    @routes.get("/health/ready", responses={503: _ERRORS[503]})
+    @routes.api_route("/health", responses={503: _ERRORS[503]}, methods=_PROBES)
+    @routes.api_route("/health/ready", responses={503: _ERRORS[503]}, methods=_PROBES)
     async def ready() -> dict[str, str]:
         """200 when new work is accepted, else 503 with the reason."""
         health = core.health()
@@ -94,7 +94,7 @@ def router(core: Core) -> APIRouter:
             raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": health.reason}
 
-    @routes.get("/health/live", responses={503: _ERRORS[503]})
+    @routes.api_route("/health/live", responses={503: _ERRORS[503]}, methods=_PROBES)
     async def live() -> dict[str, str]:
         """200 while the process can recover by itself; 503 when only a restart helps."""
         health = core.health()
@@ -102,7 +102,7 @@ def router(core: Core) -> APIRouter:
             raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": "alive"}
 
-    @routes.get("/metrics")
+    @routes.api_route("/metrics", methods=_PROBES)
     async def metrics() -> Response:
         """Prometheus text format."""
         return Response(core.metrics.render(), media_type="text/plain; version=0.0.4")

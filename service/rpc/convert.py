@@ -1,28 +1,55 @@
 """Protobuf messages <-> the transport-free values."""
 
+from typing import TypeVar
+
 import numpy as np
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from service import types
 from service.errors import invalid
 from service.rpc.generated import fcs_pb2 as pb
 
+M = TypeVar("M", bound=Message)
 
-def embed_request(message: pb.EmbedRequest, remaining_s: float | None) -> types.EmbedRequest:
-    """The request; `remaining_s` is the call's own deadline, already within the limits.
+
+def parse(kind: type[M], data: bytes) -> M:
+    """Bytes -> message of one kind.
 
     Raises:
-        ServiceError: invalid, for fields this version does not know.
+        ServiceError: invalid, for bytes that are no such message or fields this version does not
+            know, which would otherwise be ignored in silence.
     """
-    refuse_unknown(message)
+    try:
+        message = kind.FromString(data)
+    except DecodeError as error:
+        raise invalid(f"not a {kind.DESCRIPTOR.full_name}: {error}") from error
+    # The stubs forget that the set can be iterated.
+    unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
+    if unknown:
+        raise invalid(f"unknown field number {unknown[0]} in {kind.DESCRIPTOR.full_name}")
+    return message
+
+
+def embed_request(
+    message: pb.EmbedRequest, remaining_s: float | None, most_s: float
+) -> types.EmbedRequest:
+    """The request; the shorter of its own timeout and the call's deadline counts.
+
+    Args:
+        message: parsed.
+        remaining_s: until the call's deadline, None if it has none.
+        most_s: the limit; a farther deadline is cut to it, never refused, since clients may always
+            set one. A timeout over it is left for admission to refuse.
+    """
 
     def given(name: str) -> bool:
         return message.HasField(name)  # type: ignore[arg-type]  # checked by protobuf at run time
 
     timeout_s = message.timeout_ms / 1000 if given("timeout_ms") else None
-    if remaining_s is not None:
-        timeout_s = remaining_s if timeout_s is None else min(timeout_s, remaining_s)
+    if remaining_s is not None and (timeout_s is None or 0 < timeout_s <= most_s):
+        deadline_s = min(max(remaining_s, 0.001), most_s)
+        timeout_s = deadline_s if timeout_s is None else min(timeout_s, deadline_s)
     return types.EmbedRequest(
         images=tuple(message.images),
         model=message.model if given("model") else None,
@@ -37,14 +64,6 @@ def embed_request(message: pb.EmbedRequest, remaining_s: float | None) -> types.
         timeout_s=timeout_s,
         seed=message.seed if given("seed") else None,
     )
-
-
-def refuse_unknown(message: Message) -> None:
-    """A field this version does not know would otherwise be ignored in silence."""
-    # The stubs forget that the set can be iterated.
-    unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
-    if unknown:
-        raise invalid(f"unknown field number {unknown[0]} in {message.DESCRIPTOR.full_name}")
 
 
 def embed_response(result: types.EmbedResult) -> pb.EmbedResponse:

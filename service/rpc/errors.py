@@ -27,5 +27,5 @@ async def abort(context: "ServicerContext[Any, Any]", error: ServiceError) -> No
         trailers.append(("fcs-param", error.param))
     if error.retry_after_s is not None:
         trailers.append(("retry-after-ms", str(round(1000 * error.retry_after_s))))
-    await context.abort(STATUS[error.kind], error.message, tuple(trailers))
+    await context.abort(STATUS[error.kind], error.message[:2000], tuple(trailers))
     raise AssertionError("abort always raises")

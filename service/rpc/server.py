@@ -9,8 +9,8 @@ from grpc_reflection.v1alpha import reflection
 
 from service.core import Core
 from service.errors import ConfigurationError
-from service.rpc.generated import fcs_pb2, fcs_pb2_grpc
-from service.rpc.servicer import FcsServicer
+from service.rpc.generated import fcs_pb2
+from service.rpc.servicer import FcsServicer, handlers
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
 _HEALTH_POLL_S = 0.1
@@ -39,7 +39,7 @@ class RpcServer:
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
             ]
         )
-        fcs_pb2_grpc.add_FcsServicer_to_server(FcsServicer(core), self._server)  # type: ignore[no-untyped-call,unused-ignore]
+        self._server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(

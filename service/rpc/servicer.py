@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import grpc
 from grpc.aio import ServicerContext
 
 from service.core import Core
@@ -13,50 +14,46 @@ from service.errors import Kind, ServiceError, too_large
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
-from service.rpc.generated import fcs_pb2_grpc
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+Context = ServicerContext[Any, Any]
 _CANCELLED = "CANCELLED"
 
 
-class FcsServicer(fcs_pb2_grpc.FcsServicer):
-    """`fcs.v1.Fcs` over one core."""
+class FcsServicer:
+    """`fcs.v1.Fcs` over one core, on raw messages: what does not parse gets its status here."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def Embed(  # noqa: N802
-        self, request: pb.EmbedRequest, context: "ServicerContext[Any, Any]"
-    ) -> pb.EmbedResponse:
+    async def embed(self, message: bytes, context: Context) -> pb.EmbedResponse:
         """Robust embeddings with certificates."""
-        remaining = context.time_remaining()
-        if remaining is not None:  # far deadlines are cut to the limit, never refused
-            remaining = min(max(remaining, 0.001), self._core.settings.max_timeout_ms / 1000)
+        limits = self._core.settings
 
         async def work() -> pb.EmbedResponse:
-            most = self._core.settings.max_body_bytes
-            if (size := request.ByteSize()) > most:
-                raise too_large(f"the message has {size} bytes; at most {most} are accepted")
-            result = await self._core.embed(convert.embed_request(request, remaining))
+            if len(message) > limits.max_body_bytes:
+                raise too_large(
+                    f"the message has {len(message)} bytes;"
+                    f" at most {limits.max_body_bytes} are accepted"
+                )
+            request = convert.parse(pb.EmbedRequest, message)
+            remaining, most = context.time_remaining(), limits.max_timeout_ms / 1000
+            result = await self._core.embed(convert.embed_request(request, remaining, most))
             return await asyncio.to_thread(convert.embed_response, result)
 
         return await self._answered("Embed", context, work)
 
-    async def Info(  # noqa: N802
-        self, request: pb.InfoRequest, context: "ServicerContext[Any, Any]"
-    ) -> pb.InfoResponse:
+    async def info(self, message: bytes, context: Context) -> pb.InfoResponse:
         """Models, noise levels, limits and defaults."""
 
         async def work() -> pb.InfoResponse:
-            convert.refuse_unknown(request)
+            convert.parse(pb.InfoRequest, message)
             return convert.info_response(self._core.info())
 
         return await self._answered("Info", context, work)
 
-    async def _answered(
-        self, method: str, context: "ServicerContext[Any, Any]", work: Callable[[], Awaitable[T]]
-    ) -> T:
+    async def _answered(self, method: str, context: Context, work: Callable[[], Awaitable[T]]) -> T:
         """Run a method with its errors mapped and its request counted."""
         began, code = time.monotonic(), _CANCELLED
         route = f"/fcs.v1.Fcs/{method}"
@@ -76,3 +73,15 @@ class FcsServicer(fcs_pb2_grpc.FcsServicer):
             self._core.metrics.requests.labels(route=route, code=code).inc()
             seconds = time.monotonic() - began
             self._core.metrics.request_seconds.labels(route=route).observe(seconds)
+
+
+def handlers(servicer: FcsServicer) -> grpc.GenericRpcHandler:
+    """The methods of the service, without deserialisers: the servicer parses."""
+
+    def unary(behaviour: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(
+            behaviour, response_serializer=lambda response: response.SerializeToString()
+        )
+
+    methods = {"Embed": unary(servicer.embed), "Info": unary(servicer.info)}
+    return grpc.method_handlers_generic_handler("fcs.v1.Fcs", methods)

@@ -87,6 +87,24 @@ def test_certify_names_the_broken_file(fcs, tmp_path):
     assert "Traceback" not in ended.stderr
 
 
+def test_certify_keeps_what_it_has_when_one_file_is_broken(fcs, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    ended = fcs("certify", broken, locate("coffee.png"), *FAST, "--json")
+    assert ended.returncode == 1
+    assert str(broken) in ended.stderr
+    (line,) = ended.stdout.splitlines()
+    assert json.loads(line)["image"] == str(locate("coffee.png"))
+
+
+@pytest.mark.parametrize("plot", ["absent/p.png", "p.xyz", "."])
+def test_certify_refuses_a_bad_plot_before_it_samples(fcs, tmp_path, plot):
+    ended = fcs("certify", locate("coffee.png"), "--plot", tmp_path / plot)
+    assert ended.returncode == 2
+    assert "--plot" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_models_are_listed_added_shown_and_served(fcs, tmp_path):
     folder = tmp_path / "tiny-vit"
     tiny_folders.write("vit", folder)
@@ -100,6 +118,8 @@ def test_models_are_listed_added_shown_and_served(fcs, tmp_path):
     assert shown["preprocessing"]["resize"] == [32, 32]
     used = fcs("certify", locate("coffee.png"), *FAST, "--model", "mine", "--json")
     assert json.loads(used.stdout)["space"]["height"] == 32
+    wrong = fcs("models", "show", "mine/2")
+    assert "has no version '2'" in wrong.stderr
     again = fcs("models", "add", folder, "--name", "mine")
     assert again.returncode == 2
     assert "exists already" in again.stderr

@@ -35,7 +35,7 @@ def folded(published):
 def photos():
     how = load_model("efficientnet-lite0-160", load_settings()).preprocessing
     names = ("astronaut.png", "chelsea.png", "coffee.png")
-    tensors = [preprocess(decode(locate(n).read_bytes(), 10**7), how, 10**7) for n in names]
+    tensors = [preprocess(decode(locate(n).read_bytes(), 10**7), how) for n in names]
     return torch.from_numpy(np.stack(tensors)).float()
 
 

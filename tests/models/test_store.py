@@ -41,6 +41,22 @@ def test_a_damaged_cache_is_made_anew(tmp_path, damage):
     assert file.read_bytes() == good
 
 
+def test_converted_weights_can_be_read_by_another_user(tmp_path):
+    """A container prepares the cache as root and serves from it as somebody else."""
+    load_model(DEFAULT, settings_in(tmp_path))
+    for file in (tmp_path / "cache" / "converted").iterdir():
+        assert file.stat().st_mode & 0o044 == 0o044
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, None])
+def test_damaged_safetensors_are_one_clear_error(tmp_path, content):
+    tiny_folders.write("vit", tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(ConfigurationError, match="cannot load"):
+        load_model(str(tmp_path), load_settings())
+
+
 def test_published_weights_with_another_digest_are_refused(tmp_path):
     manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
     source = manifest.encoder.model_copy(update={"sha256": "0" * 64})

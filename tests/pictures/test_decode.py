@@ -26,6 +26,23 @@ def gradient(mode="RGB", size=(40, 30)):
     return Image.fromarray(np.stack(planes, -1).astype(np.uint8)).convert(mode)
 
 
+def png(width, height, depth, colour, rows, *chunks):
+    """A PNG by hand: colour 0 is grey, 2 is RGB; `rows` with their filter bytes."""
+
+    def chunk(name, body):
+        check = zlib.crc32(name + body)
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def png_header(width, height):
+    """A PNG that declares a size and holds next to nothing."""
+    return png(width, height, 8, 2, b"")
+
+
 def refused(data, limit=LIMIT):
     with pytest.raises(ServiceError) as caught:
         decode(data, limit, "inputs[0]")
@@ -63,6 +80,30 @@ def test_a_transparent_palette_colour_is_white():
     found = np.asarray(decode(encoded(image, "PNG", transparency=0), LIMIT))
     assert tuple(found[2, 2]) == (255, 255, 255)
     assert tuple(found[0, 0]) == (200, 100, 50)
+
+
+@pytest.mark.parametrize(
+    ("depth", "clear", "row"),
+    [(2, 2, b"\x80"), (4, 9, b"\x90"), (16, 40_000, struct.pack(">HH", 40_000, 0))],
+)
+def test_a_transparent_grey_is_white_at_every_bit_depth(depth, clear, row):
+    """One row: the transparent grey, then black."""
+    data = png(2, 1, depth, 0, b"\0" + row, (b"tRNS", struct.pack(">H", clear)))
+    found = np.asarray(decode(data, LIMIT))
+    assert tuple(found[0, 0]) == (255, 255, 255)
+    assert tuple(found[0, 1]) == (0, 0, 0)
+
+
+def test_unreadable_orientation_is_no_reason_to_refuse():
+    data = png(1, 1, 8, 0, b"\0\x80", (b"eXIf", b"junk"))
+    assert tuple(np.asarray(decode(data, LIMIT))[0, 0]) == (128, 128, 128)
+
+
+def test_a_further_check_sees_the_declared_size_before_decoding():
+    seen = []
+    with pytest.raises(ServiceError):
+        decode(png_header(300, 200), LIMIT, check=seen.append)
+    assert seen == [(300, 200)]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGB", "RGBA"])
@@ -120,15 +161,6 @@ def test_formats_outside_the_list_stay_closed(kind):
 def test_truncated_pictures_are_refused(kind, share):
     data = encoded(Image.open(locate("coffee.png")).convert("RGB").resize((200, 150)), kind)
     assert refused(data[: int(len(data) * share)]).kind is Kind.INVALID
-
-
-def png_header(width, height):
-    def chunk(name, body):
-        check = zlib.crc32(name + body)
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", check)
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"x"))
 
 
 def test_a_declared_size_over_the_limit_is_refused_before_decoding():

@@ -6,6 +6,7 @@ import socket
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from service.rest.schemas import ErrorResponse
@@ -53,6 +54,8 @@ CASES = {
     "unknown model": ({"inputs": PHOTO, "model": "x"}, 422, "model"),
     "unknown profile": ({"inputs": PHOTO, "profile": "x"}, 422, "profile"),
     "unknown encoding": ({"inputs": PHOTO, "encoding_format": "hex"}, 422, "encoding_format"),
+    "a misspelt name": ({"input": PHOTO}, 422, "input"),
+    "another kind of data": ({"inputs": "data:text/html;base64,aGk="}, 422, "inputs[0]"),
     "a target": ({"inputs": PHOTO, "target": {"radius": 0.1, "bound": 0.9}}, 422, "target"),
     "a bad seed": ({"inputs": PHOTO, "seed": "zz"}, 422, "seed"),
     "endless timeout": ({"inputs": PHOTO, "timeout_ms": 10**400}, 422, "timeout_ms"),
@@ -149,6 +152,33 @@ def test_a_broken_form_is_refused(client):
     checked(client.post("/embed", content=b"--y\r\nnothing", headers=headers), 422, None)
     headers = {"content-type": "multipart/form-data"}
     checked(client.post("/embed", content=b"--y\r\nnothing", headers=headers), 422, None)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 20, 200])
+def test_a_form_that_was_cut_off_is_refused_whole(client, cut):
+    """Parts that are missing must not be taken for parts that were not sent."""
+    form = httpx.Request(
+        "POST", "http://x", files=[("inputs", ("a.png", picture()))] * 2, data={"samples": "20"}
+    )
+    body = form.read().rstrip()[:-cut]
+    headers = {"content-type": form.headers["content-type"]}
+    checked(client.post("/embed", content=body, headers=headers), 422, None)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "utf-16"])
+def test_a_charset_changes_nothing(client, charset):
+    form = httpx.Request(
+        "POST", "http://x", files={"inputs": picture()}, data={"samples": "20", "certify": "false"}
+    )
+    headers = {"content-type": form.headers["content-type"] + f"; charset={charset}"}
+    response = client.post("/embed", content=form.read(), headers=headers)
+    assert response.status_code == 200, response.text
+
+
+def test_probes_answer_head_and_405_names_what_is_allowed(client):
+    for path in ("/health", "/health/live", "/health/ready", "/metrics"):
+        assert client.head(path).status_code == 200
+    assert client.get("/embed").headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,25 @@ def test_unknown_fields_are_refused(server):
     channel.close()
 
 
+@pytest.mark.parametrize("method", ["Embed", "Info"])
+@pytest.mark.parametrize("data", [b"\xff" * 50, b"\x12\x02\xff\xfe"], ids=["noise", "text"])
+def test_bytes_that_are_no_message_are_an_invalid_argument(server, method, data):
+    name = f'fcs_requests_total{{code="INVALID_ARGUMENT",route="/fcs.v1.Fcs/{method}"}}'
+    before = metric(server, name)
+    channel, _ = server.stub()
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/fcs.v1.Fcs/{method}")(data)
+    channel.close()
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert metric(server, name) == before + 1
+
+
+def test_a_timeout_over_the_limit_is_refused_with_or_without_a_deadline(stub):
+    for deadline in (None, 60):
+        with pytest.raises(grpc.RpcError, match="timeout_ms"):
+            stub.Embed(request_of(timeout_ms=4_294_967_295), timeout=deadline)
+
+
 def test_pictures_beyond_four_mebibytes_pass(stub):
     photo = locate("coffee.png").read_bytes()
     answer = stub.Embed(request_of(*[photo] * 12, samples=1, selection_samples=1))
