@@ -40,7 +40,8 @@ format: setup
 	$(BIN)/ruff format .
 
 bench: setup
-	$(BIN)/fcs bench shapes $(ARGS)
+	$(BIN)/fcs bench shapes
+	$(BIN)/fcs bench bounds build/pictures/*.png
 
 prove: setup
 	$(BIN)/python -m pytest -m prove -s $(ARGS)

@@ -1,5 +1,6 @@
 """`fcs bench`: every performance figure in the docs comes from here."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,3 +23,18 @@ def shapes(
     from service.config import load_settings
 
     run(load_settings(model=model), repeats)
+
+
+@app.command("bounds")
+def bounds(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    sigma: Annotated[float, typer.Option(min=0.001, max=16)] = 0.25,
+    selection_samples: Annotated[int, typer.Option(min=1)] = 100,
+    samples: Annotated[int, typer.Option(min=1)] = 1000,
+) -> None:
+    """How tight the certificates are on given pictures; medians."""
+    from service.bench.bounds import run
+    from service.config import load_settings
+
+    run(load_settings(model=model), pictures, sigma, selection_samples, samples)
