@@ -11,8 +11,13 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+import scipy.linalg  # noqa: F401  # loads the BLAS libraries that are limited below
+from threadpoolctl import threadpool_limits
 
 from service.rpc.generated import fcs_pb2_grpc
+
+# As the service does: pools of several BLAS threads stall each other on a busy machine.
+threadpool_limits(limits=1, user_api="blas")
 
 for name in [n for n in os.environ if n.startswith("FCS_")]:
     del os.environ[name]

@@ -14,7 +14,7 @@ from service.certificate.bounds import Cone, Floats, mean_upper, paper_bound
 from service.certificate.intervals import clopper_pearson_lower, kl_lower
 from service.certificate.spectrum import second_moment_upper
 from service.certificate.tally import Evidence
-from service.types import CertifiedRadius, RadiusBound, Score
+from service.types import CertifiedRadius, Method, RadiusBound, Score
 
 # Shares of alpha for the law of s, lambda and mu: measured, docs/log.md.
 _LAW, _SECOND_MOMENT, _MEAN = 0.7, 0.2, 0.1
@@ -79,18 +79,26 @@ def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: f
     mean = float(np.clip(gains.mean(), 0.0, 1.0))
     score = Score(estimate=mean, lower=kl_lower(mean, math.log(1 / alpha) / n))
 
+    angles = _falling_angles(cone, {radius: radius / sigma for radius in radii})
+
     def at(radius: float) -> RadiusBound:
         shift = radius / sigma
-        angle, method = cone.angle(shift)
+        angle, method = angles[radius]
         bound = -1.0 if method == "none" else math.cos(angle)
         served = cone.served_bound(shift, angle, evidence.selection, alpha)
         return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
 
-    return Findings(
-        cone=cone,
-        bounds=tuple(at(radius) for radius in radii),
-        certified_radius=CertifiedRadius(
-            RADIUS_THRESHOLD, sigma * cone.largest_shift(RADIUS_THRESHOLD)
-        ),
-        score=score,
-    )
+    bounds = tuple(at(radius) for radius in radii)
+    reached = [b.radius for b in bounds if b.bound >= RADIUS_THRESHOLD]
+    largest = max([sigma * cone.largest_shift(RADIUS_THRESHOLD), *reached])
+    return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score)
+
+
+def _falling_angles(cone: Cone, shifts: dict[float, float]) -> dict[float, tuple[float, Method]]:
+    """The angle at each radius; what holds at a larger one holds at every smaller one."""
+    found: dict[float, tuple[float, Method]] = {}
+    best: tuple[float, Method] = (math.pi, "none")
+    for radius in sorted(shifts, reverse=True):
+        best = min(best, cone.angle(shifts[radius]), key=lambda pair: pair[0])
+        found[radius] = best
+    return found

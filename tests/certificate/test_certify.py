@@ -224,6 +224,19 @@ def test_findings_keep_the_order_of_the_radii_and_repeat_what_was_asked():
     assert findings.bounds[1].bound >= findings.bounds[2].bound >= findings.bounds[0].bound
 
 
+def test_bounds_fall_strictly_in_order_however_finely_they_are_asked():
+    rng = np.random.default_rng(26)
+    radii = tuple(np.linspace(0, 0.6, 40))
+    findings = certify(
+        rotation_evidence(rng, selection=100, estimation=400, c=0.2), 0.25, radii, 0.01
+    )
+    values = [b.bound for b in findings.bounds]
+    assert values == sorted(values, reverse=True)
+    assert max(b.radius for b in findings.bounds if b.bound >= 0.5) <= (
+        findings.certified_radius.radius
+    )
+
+
 def test_higher_confidence_never_certifies_more():
     rng = np.random.default_rng(22)
     evidence = rotation_evidence(rng, c=0.2)
