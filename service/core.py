@@ -118,7 +118,7 @@ class Core:
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> Health:
-        """Readiness; liveness is that this method can be called at all."""
+        """Ready for new work; alive unless the device is lost, when only a restart helps."""
         if self._engine is not None and self._engine.lost:
             return Health(False, False, self._engine.lost)
         return Health(self._state is State.READY, True, self._state.value)

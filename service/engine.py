@@ -1,9 +1,9 @@
 """The one thread that owns the device: schedule, run, tally, reply.
 
     device thread      next batch -> noise -> pipeline -> features -> each job's tally
-lanes              the CPU's share of that work, side by side
-preparer thread    with a GPU: the next batch's noise while this batch computes
-statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
+    lanes              the CPU's share of that work, side by side
+    preparer thread    with a GPU: the next batch's noise while this batch computes
+    statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
 
 A job's failure reaches its own waiter only. If the device thread itself dies, every waiter is told
 and the engine says why it is lost. The engine knows nothing of transports, requests or pictures.
@@ -327,6 +327,8 @@ class Engine:
             self._fail(job, error)
 
     def _fail(self, job: Job, error: Exception) -> None:
+        if job.abandoned:  # its caller left meanwhile and its tally was released: no fault
+            return
         if isinstance(error, ServiceError):
             job.fail(error)
             return

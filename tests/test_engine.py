@@ -5,6 +5,7 @@ from concurrent.futures import CancelledError
 import numpy as np
 import pytest
 
+from service.certificate.certify import certify
 from service.engine import Engine
 from service.errors import Kind, ServiceError
 from service.job import Job
@@ -186,6 +187,21 @@ def test_a_cancelled_job_stops_consuming_the_device(make_engine):
     assert left > 0
     with pytest.raises(CancelledError):
         long.future.result()
+
+
+def test_a_caller_that_leaves_during_the_statistics_is_no_failure(make_engine, monkeypatch, caplog):
+    engine, job = make_engine(), job_of()
+
+    def leave_then_certify(*arguments):
+        job.future.cancel()
+        return certify(*arguments)
+
+    monkeypatch.setattr("service.engine.certify", leave_then_certify)
+    engine.submit([job])
+    assert engine.wait_idle(WAIT)
+    monkeypatch.undo()
+    result_of(engine, job_of(value=7))  # the statistics thread goes on, and is past that job
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_short_job_is_not_starved_by_long_ones(make_engine):

@@ -177,9 +177,7 @@ class Tally:
     def _fix_embedding(self) -> None:
         mean = self._sum
         if np.linalg.norm(mean) == 0:
-            mean = np.eye(1, len(mean))[
-                0
-            ]  # opposite features cancelled: any fixed direction is sound
+            mean = np.eye(1, len(mean))[0]  # all cancelled: any fixed direction is sound
         self._embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
         # Certify exactly the direction that is served, float32 rounding included.
         served = self._embedding.astype(np.float64)

@@ -165,7 +165,7 @@ def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
     if name in _LIST_FIELDS:
         fields.setdefault(name, []).extend(value if isinstance(value, list) else [value])
     elif name in fields:
-        raise invalid(f"field {name!r} is given twice", name)
+        raise invalid(f"field {shown(name)} is given twice", name[:100])
     else:
         fields[name] = value
 
