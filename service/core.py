@@ -132,6 +132,7 @@ class Core:
         if not self._models:
             raise unavailable(self._state.value)
         s = self.settings
+        sigma = admission.default_sigma(self._models[self._default].sigmas, s)
         return ServiceInfo(
             version=__version__,
             default_model=self._default,
@@ -150,11 +151,12 @@ class Core:
                 "pending_bytes": s.max_pending_bytes,
             },
             defaults=Defaults(
-                sigma=admission.default_sigma(self._models[self._default].sigmas, s),
+                sigma=sigma,
                 radii=s.default_radii,
                 samples=s.default_samples,
                 selection_samples=s.default_selection_samples,
                 confidence=s.default_confidence,
+                target=admission.default_target(sigma, s),
                 timeout_ms=s.default_timeout_ms,
             ),
             client_seed_allowed=s.allow_client_seed,
@@ -377,6 +379,8 @@ def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: boo
         confidence=plan.confidence,
         selection_samples=plan.selection,
         estimation_samples=plan.estimation,
+        target=plan.target,
+        checkpoints=plan.checkpoints,
         stopped="samples",
         space=model.space,
         seed=job.seed.hex(),

@@ -40,7 +40,17 @@ def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2):
 
 
 def plan(selection=10, estimation=50, certify=True, sigma=0.25, priority=0, radii=(0.1,)):
-    return SamplingPlan(NoiseLevel(sigma), radii, selection, estimation, 0.99, certify, priority)
+    return SamplingPlan(
+        noise=NoiseLevel(sigma),
+        radii=radii,
+        selection=selection,
+        estimation=estimation,
+        confidence=0.99,
+        certify=certify,
+        priority=priority,
+        target=None,
+        checkpoints=(estimation,),
+    )
 
 
 def picture(colour=(128, 64, 32), size=SIZE):
