@@ -75,7 +75,7 @@ def test_a_target_out_of_reach_is_called_infeasible_early(rows, radius):
 
 
 def test_a_target_that_the_samples_do_not_reach_spends_them_all(rows):
-    p = plan(selection=100, estimation=60, sigma=1.0, target=Target(0.5, 0.95))
+    p = plan(selection=100, estimation=60, sigma=1.0, target=Target(0.5, 0.98))
     verdict, _ = verdict_of(p, rows)
     assert (verdict.stopped, verdict.findings.samples) == ("samples", 60)
 
