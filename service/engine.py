@@ -316,7 +316,7 @@ class Engine:
             if verdict is not None:
                 fidelity = job.tally.fidelity
                 for shift in SHIFTS:
-                    bound, _ = verdict.findings.cone.bound(shift)
+                    bound = verdict.findings.bound_at(shift)
                     self._metrics.bound.labels(shift=str(shift)).observe(bound)
                 self._metrics.early_stops.labels(reason=verdict.stopped).inc()
             job.statistics_s += time.monotonic() - began

@@ -28,6 +28,7 @@ class Findings:
 
     Attributes:
         samples: estimation samples used.
+        angles: by shift, of the asked radii.
     """
 
     cone: Cone
@@ -35,6 +36,13 @@ class Findings:
     certified_radius: CertifiedRadius
     score: Score
     samples: int
+    angles: dict[float, float]
+
+    def bound_at(self, shift: float) -> float:
+        """The bound at shift r, -1 if vacuous; free where it is among the asked ones."""
+        if (angle := self.angles.get(shift)) is None:
+            angle, _ = self.cone.angle(shift)
+        return math.cos(angle)
 
 
 def cone_of(evidence: Evidence, alpha: float) -> Cone:
@@ -108,11 +116,12 @@ def certify(
         return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
 
     bounds = tuple(at(radius) for radius in radii)
+    by_shift = {radius / sigma: angle for radius, (angle, _) in angles.items()}
     holding = [b.radius for b in bounds if b.bound >= RADIUS_THRESHOLD]
     if reached is not None and reached.bound >= RADIUS_THRESHOLD:
         holding.append(reached.radius)
     largest = max([sigma * cone.largest_shift(RADIUS_THRESHOLD), *holding])
-    return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score, n)
+    return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score, n, by_shift)
 
 
 def _falling_angles(cone: Cone, shifts: dict[float, float]) -> dict[float, tuple[float, Method]]:

@@ -20,7 +20,8 @@ Floats = NDArray[np.float64]
 
 _COARSE = np.linspace(-math.pi / 2, math.pi / 2, 31)
 _FINE = np.linspace(-math.pi / 2, math.pi / 2, 721)
-_SMOOTHING = (0.01, 0.002, 0.002)  # temperature of each round
+_SMOOTHING = (0.004, 0.002, 0.002)  # temperature of each round
+_ITERATIONS = 60  # at most, in each
 _MARGINS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2)  # added to an angle until the exact check holds
 _GROWTHS = (1.0, 1.02, 1.05, 1.1, 1.2, 1.5)  # of the angle, until its multipliers hold
 _STRICT = -1e-9
@@ -115,20 +116,13 @@ def joint_angle(
     problem = JointProblem(
         thresholds[kept], falling[kept], second_moment, mean, likelihood_ratio(shift)
     )
-    x = np.full(2 + int(kept.sum()), 0.3)
-    x[:2] = math.exp(shift * shift / 2) / 2 / math.sqrt(second_moment), 0.1
-    bounds = [(1e-3, None)] + [(0.0, None)] * (len(x) - 1)
+    # Multipliers in units of what they usually are: the minimiser needs half as many steps.
+    kappa = math.exp(shift * shift / 2) / 2 / math.sqrt(second_moment)
+    scale = np.array([kappa, 0.3, *1.5 / np.arange(1, kept.sum() + 1) ** 1.5])
+    x = scale * np.array([1.0, 0.5, *np.ones(len(scale) - 2)])
     theta, best = min(start, math.pi / 2 - 1e-3), math.pi
     for temperature in _SMOOTHING:
-        x = minimize(
-            problem.smooth,
-            x,
-            args=(theta, temperature),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": 60},
-        ).x
+        x = _multipliers(problem, x, scale, theta, temperature)
         found = _smallest_angle(problem, x, theta, temperature)
         if found is None:
             break
@@ -137,6 +131,26 @@ def joint_angle(
             break
         theta = found
     return best
+
+
+def _multipliers(
+    problem: JointProblem, start: Floats, scale: Floats, theta: float, temperature: float
+) -> Floats:
+    """Those that minimise the smoothed D at `theta`, nearly."""
+
+    def loss(z: Floats) -> tuple[float, Floats]:
+        value, gradient = problem.smooth(z * scale, theta, temperature)
+        return value, gradient * scale
+
+    found = minimize(
+        loss,
+        start / scale,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(1e-3 / scale[0], None)] + [(0.0, None)] * (len(scale) - 1),
+        options={"maxiter": _ITERATIONS},
+    )
+    return np.asarray(found.x * scale)
 
 
 def _smallest_angle(
