@@ -53,7 +53,7 @@ def worst_direction(gram: Floats, quadratic: Floats, linear: Floats) -> float:
         if info == 0:
             solution, _ = dpotrs(factor, right)
             bound = tau + (square + float(right @ solution)) / (4 * tau)
-            return bound * (1 + 1e-9) + _ROUNDING
+            return bound * (1 + 1e-8) + _ROUNDING
     return float(trace + math.sqrt(square))
 
 
