@@ -37,6 +37,8 @@ from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
+from service.receipts.receipt import with_receipt
+from service.receipts.signing import Signer
 from service.types import (
     Certificate,
     Defaults,
@@ -77,10 +79,14 @@ class Core:
     Args:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
+        signer: of receipts; without one, requests that ask for a receipt are refused.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, signer: Signer | None = None
+    ) -> None:
         self.settings = settings
+        self._signer = signer
         self.metrics = metrics or Metrics(__version__)
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
@@ -160,6 +166,7 @@ class Core:
                 timeout_ms=s.default_timeout_ms,
             ),
             client_seed_allowed=s.allow_client_seed,
+            public_key=None if self._signer is None else self._signer.public_key,
         )
 
     def samples_of(self, request: EmbedRequest) -> int:
@@ -231,11 +238,19 @@ class Core:
         if plan.certify:
             self.metrics.samples_per_request.observe(plan.estimation * len(jobs))
         client_seed = request.seed is not None
+        signer = self._signer if request.receipt else None
         return EmbedResult(
             model=model.name,
             revision=model.revision,
             data=tuple(
-                _embedding(job, result, model, client_seed)
+                with_receipt(
+                    _embedding(job, result, model, client_seed),
+                    job.image,
+                    model.info,
+                    model.preprocessing,
+                    signer,
+                    int(time.time()),
+                )
                 for job, result in zip(jobs, results, strict=True)
             ),
             timing=Timing(
@@ -267,6 +282,8 @@ class Core:
         health = self.health()
         if not health.ready or self._engine is None:
             raise unavailable(health.reason)
+        if request.receipt and self._signer is None:
+            raise invalid("there is no key to sign a receipt with", "receipt")
         name = self._default if request.model is None else request.model
         if name not in self._models:
             known = ", ".join(sorted(self._models))
