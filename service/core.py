@@ -37,7 +37,7 @@ from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
-from service.receipts.receipt import with_receipt
+from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.types import (
     Certificate,
@@ -238,20 +238,17 @@ class Core:
         if plan.certify:
             self.metrics.samples_per_request.observe(plan.estimation * len(jobs))
         client_seed = request.seed is not None
-        signer = self._signer if request.receipt else None
         return EmbedResult(
             model=model.name,
             revision=model.revision,
-            data=tuple(
-                with_receipt(
-                    _embedding(job, result, model, client_seed),
-                    job.image,
-                    model.info,
-                    model.preprocessing,
-                    signer,
-                    int(time.time()),
-                )
-                for job, result in zip(jobs, results, strict=True)
+            data=await self._signed(
+                request,
+                model,
+                [job.image for job in jobs],
+                tuple(
+                    _embedding(job, result, model, client_seed)
+                    for job, result in zip(jobs, results, strict=True)
+                ),
             ),
             timing=Timing(
                 queue_ms=1000 * max(result.queue_s for result in results),
@@ -259,6 +256,21 @@ class Core:
                 statistics_ms=1000 * sum(result.statistics_s for result in results),
                 total_ms=1000 * (time.monotonic() - arrived),
             ),
+        )
+
+    async def _signed(
+        self,
+        request: EmbedRequest,
+        model: LoadedModel,
+        images: list[NDArray[np.uint8]],
+        items: tuple[Embedding, ...],
+    ) -> tuple[Embedding, ...]:
+        """The items with their receipts, where they were asked for; off the event loop."""
+        if not request.receipt or self._signer is None:
+            return items
+        how, now = model.preprocessing, int(time.time())
+        return await asyncio.to_thread(
+            with_receipts, items, images, model.info, how, self._signer, now
         )
 
     async def _decode(

@@ -1,6 +1,7 @@
 """The receipt of one picture's certificate: its form, and how it is made, signed and checked."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
@@ -129,26 +130,29 @@ def sign(fields: dict[str, Any], signer: Signer) -> str:
     return canonical({**whole, "signature": signer.sign(canonical(whole))}).decode()
 
 
-def with_receipt(
-    item: Embedding,
-    x: NDArray[np.uint8],
+def with_receipts(
+    items: tuple[Embedding, ...],
+    pictures: Sequence[NDArray[np.uint8]],
     model: ModelInfo,
     preprocessing: types.Preprocessing,
-    signer: Signer | None,
+    signer: Signer,
     issued_at: int,
-) -> Embedding:
-    """The same answer with its signed receipt; unchanged without a signer.
+) -> tuple[Embedding, ...]:
+    """The same answers, each with its signed receipt.
 
     Args:
-        item: with its certificate.
-        x: the picture as certified, uint8 [3, H, W].
+        items: with their certificates.
+        pictures: x of each as certified, uint8 [3, H, W].
         model: as loaded.
         preprocessing: the model's.
-        signer: None where no receipt was asked for.
+        signer: holds the key.
         issued_at: UTC seconds.
     """
-    if signer is None:
-        return item
     issued = {"format": FORMAT, "service": __version__, "issued_at": issued_at}
-    fields = issued | content(item, picture_digest(x), model, preprocessing)
-    return replace(item, receipt=sign(fields, signer))
+    return tuple(
+        replace(
+            item,
+            receipt=sign(issued | content(item, picture_digest(x), model, preprocessing), signer),
+        )
+        for item, x in zip(items, pictures, strict=True)
+    )

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from service.receipts.receipt import with_receipt
+from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.types import (
     Certificate,
@@ -50,8 +50,9 @@ SIGNER = Signer()
 
 
 def text(signer=SIGNER):
-    item = Embedding(VALUES, CERTIFICATE)
-    return with_receipt(item, X, INFO, HOW, signer, 1_800_000_000).receipt
+    items = (Embedding(VALUES, CERTIFICATE),)
+    (item,) = with_receipts(items, [X], INFO, HOW, signer, 1_800_000_000)
+    return item.receipt
 
 
 def fields():
