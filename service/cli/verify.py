@@ -4,7 +4,6 @@ import json
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,9 +87,14 @@ def _replay(receipt: "Receipt", data: bytes, model: str | None, device: str | No
     with progress_bar() as progress:
         total = 1 + certificate.samples.selection + certificate.samples.estimation
         task = progress.add_task("replaying", total=total)
+
+        def advance(count: int) -> None:
+            # Sampling that stops early may have drawn a few samples more than it used.
+            progress.advance(task, min(count, progress.tasks[0].remaining or 0))
+
         from service.replay import replay  # torch: seconds, with the bar to be seen
 
-        return replay(receipt, data, partial(progress.advance, task), model, device)
+        return replay(receipt, data, advance, model, device)
 
 
 def _write_json(receipt: "Receipt", trusted: str | None, again: "Replay | None") -> None:

@@ -145,6 +145,17 @@ def test_the_replay_takes_number_format_and_batch_size_from_the_receipt(fcs, tmp
     assert "every value agrees" in ended.stdout
 
 
+def test_a_target_and_its_checkpoints_are_replayed(fcs, tmp_path):
+    made = fcs("certify", PHOTO, "--receipt", tmp_path, FCS_DEFAULT_SAMPLES="120")
+    assert made.returncode == 0, made.stderr
+    saved = tmp_path / f"{PHOTO.name}.receipt.json"
+    certificate = json.loads(saved.read_text())["certificate"]
+    assert certificate["target"] == {"radius": 0.125, "bound": 0.9}
+    assert certificate["checkpoints"][-1] == 120
+    ended = fcs("verify", saved, PHOTO)
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+
+
 def test_what_is_no_receipt_and_what_is_missing_is_explained(fcs, receipt, tmp_path):
     broken = tmp_path / "broken.json"
     broken.write_bytes(receipt.read_bytes()[:100])
