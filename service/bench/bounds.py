@@ -21,9 +21,11 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from service.certificate.blocks import measure
 from service.certificate.bounds import paper_bound
 from service.certificate.certify import certify
-from service.certificate.tally import Evidence, Tally, measure
+from service.certificate.evidence import Evidence, Mark
+from service.certificate.tally import Tally
 from service.config import Settings
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES, add_noise
@@ -98,9 +100,11 @@ def _sample(
             return features[: end - first]
 
         for features in lanes.run(call, count, size):
-            for block in tally.add(stage, features):
-                tally.absorb(measure(block))
-    return tally.evidence()
+            for found in tally.add(stage, features):
+                if isinstance(found, Mark):
+                    return tally.evidence(found)
+                tally.absorb(measure(found))
+    raise RuntimeError("the last sample of a tally is a checkpoint")
 
 
 def _print(rows: list[Row], pictures: int, sigma: float, samples: int, seconds: float) -> None:
