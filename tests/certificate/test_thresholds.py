@@ -7,7 +7,7 @@ from service.certificate.thresholds import thresholds
 
 
 def features(projections):
-    """Unit rows in many dimensions whose projection on e_1 is given, orthogonal parts cancelling."""
+    """Unit rows whose projection on e_1 is given; their orthogonal parts cancel."""
     rows = np.zeros((2 * len(projections), 2 + len(projections)))
     rows[:, 0] = np.repeat(projections, 2)
     for i, s in enumerate(projections):

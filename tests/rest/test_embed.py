@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from service.rest.schemas import EmbedResponse, InfoResponse
-from tests.photos import DIGESTS, locate
+from tests.photos import EXAMPLES, locate
 
 SEED = "00112233445566778899aabbccddeeff"
 FAST = {"samples": 100, "selection_samples": 20}
@@ -28,7 +28,7 @@ def post(server, **body):
     return response.json()
 
 
-@pytest.mark.parametrize("name", sorted(DIGESTS))
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_real_photos_are_certified_as_well_as_promised(server, name):
     body = {"samples": 1000, "selection_samples": 100, "confidence": 0.999, "sigma": 0.25}
     answer = post(server, inputs=encoded(name), radii=[0.125, 0.25], target=None, **body)
@@ -37,6 +37,45 @@ def test_real_photos_are_certified_as_well_as_promised(server, name):
     assert far["bound"] >= 0.85
     assert -1 <= near["paper"] < near["bound"]
     assert near["served_bound"] < near["bound"]
+
+
+def test_a_plain_request_stops_at_the_default_target(server):
+    with server.client() as client:
+        answer = client.post("/embed", json={"inputs": encoded()}).json()
+        target = client.get("/info").json()["defaults"]["target"]
+    certificate = answer["data"][0]["certificate"]
+    assert target == certificate["target"] == {"radius": 0.125, "bound": 0.9}
+    assert certificate["stopped"] == "target"
+    assert certificate["samples"]["estimation"] <= 160
+    assert certificate["samples"]["estimation"] in certificate["checkpoints"]
+    assert [b["bound"] >= 0.9 for b in certificate["bounds"]][:2] == [True, True]
+    assert "0.125" in certificate["statement"]
+
+
+def test_a_target_stops_early_and_its_absence_beside_samples_does_not(server):
+    target = {"radius": 0.1, "bound": 0.8}
+    stopped = post(server, target=target, samples=2000, selection_samples=100)
+    certificate = stopped["data"][0]["certificate"]
+    assert (certificate["stopped"], certificate["target"]) == ("target", target)
+    assert certificate["samples"]["estimation"] < 300
+    for exact in (post(server), post(server, target=None)):
+        certificate = exact["data"][0]["certificate"]
+        assert (certificate["stopped"], certificate["target"]) == ("samples", None)
+        assert certificate["samples"]["estimation"] == FAST["samples"]
+        assert certificate["checkpoints"] == [FAST["samples"]]
+
+
+def test_a_target_out_of_reach_is_called_infeasible_and_spares_the_samples(server):
+    target = {"radius": 5, "bound": 0.9}
+    certificate = post(server, target=target, samples=5000)["data"][0]["certificate"]
+    assert certificate["stopped"] == "infeasible"
+    assert certificate["samples"]["estimation"] < 100
+
+
+def test_the_default_target_follows_sigma(server):
+    with server.client() as client:
+        answer = client.post("/embed", json={"inputs": encoded(), "sigma": 0.1}).json()
+    assert answer["data"][0]["certificate"]["target"] == {"radius": 0.05, "bound": 0.9}
 
 
 def test_the_answer_has_the_documented_form(server):
@@ -124,7 +163,7 @@ def test_two_requests_draw_different_noise(server):
 def test_alone_and_among_twenty_others_the_answer_is_the_same_to_the_last_bit(server):
     """Stated tolerance: none. Every call has one shape, so company changes no rounding."""
     alone = post(server, seed=SEED)["data"]
-    names = sorted(DIGESTS)
+    names = EXAMPLES
 
     async def crowd():
         async with httpx.AsyncClient(base_url=server.rest, timeout=120) as client:

@@ -1,5 +1,6 @@
 """A real gRPC channel to a real server."""
 
+import base64
 import json
 import subprocess
 import sys
@@ -57,6 +58,25 @@ def test_grpc_and_rest_give_the_same_embedding_and_bounds(server, stub):
     assert over_grpc.certificate.seed == certificate["seed"] == SEED
     assert over_grpc.certificate.samples.estimation == 60
     assert list(over_grpc.certificate.space.range) == [0, 1]
+
+
+def test_a_target_over_grpc_stops_where_it_does_over_rest(server, stub):
+    photo = locate("coffee.png").read_bytes()
+    target = {"radius": 0.125, "bound": 0.85}
+    request = pb.EmbedRequest(images=[photo], target=pb.Target(**target), samples=1000, seed=SEED)
+    over_grpc = stub.Embed(request).data[0].certificate
+    with server.client() as client:
+        body = {"inputs": base64.b64encode(photo).decode(), "samples": 1000, "seed": SEED}
+        answer = client.post("/embed", json={**body, "target": target}).json()
+    certificate = answer["data"][0]["certificate"]
+    assert over_grpc.stopped == certificate["stopped"] == "target"
+    assert over_grpc.samples.estimation == certificate["samples"]["estimation"]
+    assert list(over_grpc.checkpoints) == certificate["checkpoints"]
+    assert over_grpc.bounds[1].bound == certificate["bounds"][1]["bound"]
+    exact = stub.Embed(request_of(no_target=True)).data[0].certificate
+    assert (exact.stopped, exact.HasField("target")) == ("samples", False)
+    with pytest.raises(grpc.RpcError, match="contradict"):
+        stub.Embed(request_of(no_target=True, target=pb.Target(radius=0.1, bound=0.9)))
 
 
 def test_defaults_and_certify_false(stub):
