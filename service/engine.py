@@ -275,7 +275,7 @@ class Engine:
                 continue
             try:
                 job.device_s += seconds * part.count / batch.fill
-                for block in job.tally.add(part.stage, features[row : row + part.count]):
+                for block in job.add(part.stage, features[row : row + part.count]):
                     self._measure_later(job, block)
                 if job.progress is not None:
                     job.progress(part.count)

@@ -3,15 +3,25 @@
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.certificate.certify import Findings
-from service.certificate.tally import Tally
+from service.certificate.tally import Block, Tally
 from service.types import SamplingPlan, Stage
 
 Progress = Callable[[int], None]
+
+
+class Watch(Protocol):
+    """Something else that a caller wants to know of a job's features, in the order of `Tally`."""
+
+    def add(
+        self, stage: Stage, features: NDArray[np.float32], embedding: NDArray[np.float32] | None
+    ) -> None:
+        """Take the next features [m, d] of a stage; the embedding is known from ESTIMATE on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,7 @@ class Job:
         submitted: monotonic seconds.
         future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
         progress: called on the device thread with the number of samples just tallied.
+        watch: shown every feature on the device thread, once it is tallied.
     """
 
     model: str
@@ -52,6 +63,7 @@ class Job:
     dimensions: int
     submitted: float
     progress: Progress | None = None
+    watch: Watch | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0
@@ -108,6 +120,14 @@ class Job:
                 limit -= taken
             begin += count
         return parts
+
+    def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block]:
+        """Tally the next features of a stage; returns the blocks they filled."""
+        blocks = self.tally.add(stage, features)
+        if self.watch is not None:
+            embedding = self.tally.embedding if stage is Stage.ESTIMATE else None
+            self.watch.add(stage, features, embedding)
+        return blocks
 
     def release(self) -> None:
         """Give back the memory of the samples: nobody waits for them any more."""

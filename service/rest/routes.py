@@ -15,8 +15,15 @@ from service.core import Core
 from service.errors import Kind, ServiceError
 from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
-from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
-from service.types import EmbedResult
+from service.rest.labels import ClassifyBody, ClassifyResponse
+from service.rest.schemas import (
+    EmbedBody,
+    EmbedResponse,
+    ErrorResponse,
+    InfoResponse,
+    PictureBody,
+)
+from service.types import Certificate, ClassifyResult, EmbedResult
 
 T = TypeVar("T")
 _CASES = {
@@ -31,28 +38,22 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
 }
 _PROBES = ["GET", "HEAD"]
-_EMBED_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": EmbedBody.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "description": "files as `inputs`; other fields as in the JSON body",
-                    "required": ["inputs"],
-                    "properties": {
-                        "inputs": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                    "additionalProperties": {"type": "string"},
-                }
-            },
-        },
-    }
+_FORM = {
+    "type": "object",
+    "description": "files as `inputs`; other fields as in the JSON body",
+    "required": ["inputs"],
+    "properties": {"inputs": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    "additionalProperties": {"type": "string"},
 }
+
+
+def _documented(kind: type[PictureBody]) -> dict[str, Any]:
+    """A body for OpenAPI, which cannot see it: the routes read their requests themselves."""
+    content = {
+        "application/json": {"schema": kind.model_json_schema()},
+        "multipart/form-data": {"schema": _FORM},
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def router(core: Core) -> APIRouter:
@@ -64,16 +65,31 @@ def router(core: Core) -> APIRouter:
         "/embed",
         response_model=None,
         responses={200: {"model": EmbedResponse}, **_ERRORS},
-        openapi_extra=_EMBED_BODY,
+        openapi_extra=_documented(EmbedBody),
         summary="Robust embeddings with certificates",
     )
     async def embed(request: Request) -> Response:
-        body, images = await bodies.read_embed(request)
+        body, images = await bodies.read(request, EmbedBody)
         result = await _unless_client_leaves(request, core.embed(body.request(images)))
         if result is None:
             return Response(status_code=CLIENT_CLOSED)
         content = await asyncio.to_thread(_encode, result, body.encoding_format)
         return Response(content, media_type="application/json")
+
+    @routes.post(
+        "/classify",
+        response_model=None,
+        responses={200: {"model": ClassifyResponse}, **_ERRORS},
+        openapi_extra=_documented(ClassifyBody),
+        summary="Labels and nearest neighbours with certified radii",
+    )
+    async def classify(request: Request) -> Response:
+        body, images = await bodies.read(request, ClassifyBody)
+        wanted = await asyncio.to_thread(body.classification, images)
+        result = await _unless_client_leaves(request, core.classify(wanted))
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        return Response(_encode_labels(result), media_type="application/json")
 
     @routes.get("/info", response_model=InfoResponse, responses={503: _ERRORS[503]})
     async def info() -> Response:
@@ -134,11 +150,7 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
     for index, item in enumerate(result.data):
         certificate = None
         if item.certificate is not None:
-            certificate = asdict(item.certificate)
-            certificate["samples"] = {
-                "selection": certificate.pop("selection_samples"),
-                "estimation": certificate.pop("estimation_samples"),
-            }
+            certificate = _certificate(item.certificate)
         embedding: Any = np.frombuffer(item.values, "<f4")
         if encoding_format == "base64":
             embedding = base64.b64encode(item.values).decode()
@@ -150,3 +162,19 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
         "timing": asdict(result.timing),
     }
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _encode_labels(result: ClassifyResult) -> bytes:
+    body = asdict(result)
+    for index, (item, found) in enumerate(zip(body["data"], result.data, strict=True)):
+        item |= {"index": index, "certificate": _certificate(found.certificate)}
+    return orjson.dumps(body)
+
+
+def _certificate(certificate: Certificate) -> dict[str, Any]:
+    fields = asdict(certificate)
+    fields["samples"] = {
+        "selection": fields.pop("selection_samples"),
+        "estimation": fields.pop("estimation_samples"),
+    }
+    return fields

@@ -23,8 +23,8 @@ class Target(_Strict):
     bound: Number = Field(description="above 0 and below 1")
 
 
-class EmbedBody(_Strict):
-    """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
+class PictureBody(_Strict):
+    """Pictures and sampling. Absent fields take the service's defaults (see `GET /info`)."""
 
     inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
         description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
@@ -45,9 +45,6 @@ class EmbedBody(_Strict):
         None,
         description="when to stop early. null: exactly `samples` are spent. Absent: the service's"
         " own target, or, where `samples` is given, null",
-    )
-    encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: little-endian float32"
     )
     priority: int = 0
     timeout_ms: int | None = Field(None, ge=1, le=10**9)
@@ -75,6 +72,14 @@ class EmbedBody(_Strict):
         if self.target is not None:
             return types.Target(self.target.radius, self.target.bound)
         return None if "target" in self.model_fields_set else "default"
+
+
+class EmbedBody(PictureBody):
+    """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
+
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: little-endian float32"
+    )
 
 
 class RadiusBound(_Strict):
@@ -170,6 +175,13 @@ class EmbedResponse(_Strict):
     timing: Timing
 
 
+class LabelSet(_Strict):
+    """A named set of labels for `POST /classify`."""
+
+    name: str
+    size: int
+
+
 class Model(_Strict):
     """One loaded model."""
 
@@ -182,6 +194,8 @@ class Model(_Strict):
     dtype: str
     batch_size: int
     lanes: int
+    label_sets: list[LabelSet]
+    text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
 
 
 class Defaults(_Strict):

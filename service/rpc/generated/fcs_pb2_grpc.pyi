@@ -37,6 +37,10 @@ class FcsStub:
     """Robust embeddings of pictures, each with its certificate.
     Deadlines are honoured; cancelling stops the work.
     """
+    Classify: _grpc.UnaryUnaryMultiCallable[_fcs_pb2.ClassifyRequest, _fcs_pb2.ClassifyResponse]
+    """The label, or the nearest reference, of each picture, with its certified radius (REST:
+    `POST /classify`).
+    """
     Info: _grpc.UnaryUnaryMultiCallable[_fcs_pb2.InfoRequest, _fcs_pb2.InfoResponse]
     """Models, noise levels, limits and defaults."""
 
@@ -46,6 +50,10 @@ class FcsAsyncStub(FcsStub):
     Embed: _aio.UnaryUnaryMultiCallable[_fcs_pb2.EmbedRequest, _fcs_pb2.EmbedResponse]  # type: ignore[assignment]
     """Robust embeddings of pictures, each with its certificate.
     Deadlines are honoured; cancelling stops the work.
+    """
+    Classify: _aio.UnaryUnaryMultiCallable[_fcs_pb2.ClassifyRequest, _fcs_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """The label, or the nearest reference, of each picture, with its certified radius (REST:
+    `POST /classify`).
     """
     Info: _aio.UnaryUnaryMultiCallable[_fcs_pb2.InfoRequest, _fcs_pb2.InfoResponse]  # type: ignore[assignment]
     """Models, noise levels, limits and defaults."""
@@ -59,6 +67,16 @@ class FcsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fcs_pb2.EmbedResponse, _abc.Awaitable[_fcs_pb2.EmbedResponse]]:
         """Robust embeddings of pictures, each with its certificate.
         Deadlines are honoured; cancelling stops the work.
+        """
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _fcs_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_fcs_pb2.ClassifyResponse, _abc.Awaitable[_fcs_pb2.ClassifyResponse]]:
+        """The label, or the nearest reference, of each picture, with its certified radius (REST:
+        `POST /classify`).
         """
 
     @_abc_1.abstractmethod
