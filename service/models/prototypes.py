@@ -103,7 +103,9 @@ def prototypes(
 
     Args:
         pictures: by label.
-        model, sigma, max_pixels: as in `smoothed_embedding`.
+        model: loaded.
+        sigma: noise level, as in `smoothed_embedding`.
+        max_pixels: the service's own limit.
         progress: called after each picture.
 
     Raises:
