@@ -8,7 +8,12 @@ import asyncio
 
 import numpy as np
 
-from service.certificate.labels import Directions, LabelTally, same_direction
+from service.certificate.labels import (
+    Directions,
+    LabelTally,
+    label_tally_bytes,
+    same_direction,
+)
 from service.certificate.statement import label_statement
 from service.errors import invalid, shown
 from service.models.store import LoadedModel
@@ -51,6 +56,19 @@ async def directions(request: ClassifyRequest, model: LoadedModel) -> Directions
     if request.references is not None:
         return await asyncio.to_thread(_of_references, request.references, model)
     return _of_set(request.label_set or "", model)
+
+
+def memory(request: ClassifyRequest, model: LoadedModel, samples: int) -> int:
+    """Bytes that a request holds while it waits, beside those of `embed`.
+
+    Args:
+        request: its references count twice, as given and as directions.
+        model: whose features are kept.
+        samples: estimation samples of each picture.
+    """
+    length = model.pipeline.dimensions
+    vectors = len(request.labels or ()) + 2 * len(request.references or ())
+    return 8 * length * vectors + len(request.embed.images) * label_tally_bytes(length, samples)
 
 
 def answer(item: Embedding, tally: LabelTally, sigma: float, alpha: float) -> Classification:

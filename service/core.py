@@ -40,7 +40,6 @@ from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
 from service.types import (
     Certificate,
-    Classification,
     ClassifyRequest,
     ClassifyResult,
     Defaults,
@@ -202,21 +201,19 @@ class Core:
             raise invalid("a label comes with its certificate: certify must be true", "certify")
         plan = admission.plan(sampling, model.sigmas, self.settings)
         limit = admission.timeout_s(sampling, self.settings)
+        held = self._memory(classify.memory(request, model, plan.estimation))
         async with _within(limit):
-            directions = await classify.directions(request, model)
-            tallies = [LabelTally(directions) for _ in sampling.images]
-            result = await self._embed(sampling, None, tallies)
-            sampled = time.monotonic()
-            # One of the checkpoints ends the sampling: the label's alpha is spread over them all.
-            alpha = (1 - plan.confidence) / len(plan.checkpoints)
-
-            def label() -> list[Classification]:
-                return [
-                    classify.answer(item, tally, plan.noise.sigma, alpha)
+            with held:
+                directions = await classify.directions(request, model)
+                tallies = [LabelTally(directions) for _ in sampling.images]
+                result = await self._embed(sampling, None, tallies)
+                sampled = time.monotonic()
+                # Whichever checkpoint ends the sampling, the label's alpha must cover it.
+                alpha = (1 - plan.confidence) / len(plan.checkpoints)
+                data = [
+                    await asyncio.to_thread(classify.answer, item, tally, plan.noise.sigma, alpha)
                     for item, tally in zip(result.data, tallies, strict=True)
                 ]
-
-            data = await asyncio.to_thread(label)
         now = time.monotonic()
         statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
         timing = replace(
@@ -357,6 +354,23 @@ class Core:
             self._deadlines.remove(deadline)
             self._reserved_pictures -= pictures
             self._reserved_bytes -= memory
+
+    @contextmanager
+    def _memory(self, needed: int) -> Iterator[None]:
+        """Count what a request holds beside its tallies, or refuse at once."""
+        most = self.settings.max_pending_bytes
+        if self._reserved_pictures and self._reserved_bytes + needed > most:
+            raise ServiceError(
+                Kind.BUSY,
+                f"no room for {needed} bytes beside the {self._reserved_bytes} that wait"
+                f" (limit: {most})",
+                retry_after_s=1.0,
+            )
+        self._reserved_bytes += needed
+        try:
+            yield
+        finally:
+            self._reserved_bytes -= needed
 
     def _seconds_until_room(self, engine: Engine, waiting: int) -> float:
         """At the measured rate, but no later than the last waiting request's deadline."""

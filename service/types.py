@@ -3,6 +3,7 @@
 Nothing here knows of torch, asyncio or a transport.
 """
 
+from array import array
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -227,10 +228,10 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A vector a picture may be nearest to: the model's length, any norm but zero."""
+    """A vector a picture may be nearest to: doubles of the model's length, any norm but zero."""
 
     id: str
-    embedding: tuple[float, ...]
+    embedding: "array[float]"
 
 
 @dataclass(frozen=True, slots=True)

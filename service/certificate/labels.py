@@ -74,6 +74,12 @@ def same_direction(vectors: Floats) -> tuple[int, int] | None:
     return None
 
 
+def label_tally_bytes(dimensions: int, samples: int) -> int:
+    """Most memory that a tally of `samples` estimation features holds at a time."""
+    blocks = min(_MOST_WAITING + 1, -(-samples // _ROWS))
+    return 4 * dimensions * (_KEPT_ROWS + blocks * _ROWS) + 16 * samples
+
+
 class LabelTally:
     """The margins of one job's features; memory is that of a few blocks of them.
 

@@ -1,5 +1,6 @@
 """The JSON bodies of `POST /classify`; types here, the rest in `service.classify`."""
 
+from array import array
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -49,7 +50,7 @@ class ClassifyBody(PictureBody):
             label_set=self.label_set,
             references=None
             if references is None
-            else tuple(types.Reference(r.id, tuple(r.embedding)) for r in references),
+            else tuple(types.Reference(r.id, array("d", r.embedding)) for r in references),
         )
 
 

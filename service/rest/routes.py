@@ -86,6 +86,7 @@ def router(core: Core) -> APIRouter:
     async def classify(request: Request) -> Response:
         body, images = await bodies.read(request, ClassifyBody)
         wanted = await asyncio.to_thread(body.classification, images)
+        del body  # thousands of references hold a hundred megabytes in this form
         result = await _unless_client_leaves(request, core.classify(wanted))
         if result is None:
             return Response(status_code=CLIENT_CLOSED)

@@ -1,5 +1,6 @@
 """Protobuf messages <-> the transport-free values."""
 
+from array import array
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -42,7 +43,7 @@ def classify_request(
     message: pb.ClassifyRequest, remaining_s: float | None, most_s: float
 ) -> types.ClassifyRequest:
     """The request; its pictures and timeouts as in `embed_request`."""
-    references = tuple(types.Reference(r.id, tuple(r.embedding)) for r in message.references)
+    references = tuple(types.Reference(r.id, array("d", r.embedding)) for r in message.references)
     return types.ClassifyRequest(
         embed=embed_request(message.embed, remaining_s, most_s),
         labels=tuple(message.labels) or None,

@@ -13,9 +13,7 @@ from tests.rest.test_bad_input import PHOTO, checked
 from tests.rest.test_embed import FAST, SEED, encoded
 
 CATS = {"tabby, tabby cat", "tiger cat", "Egyptian cat", "Persian cat", "lynx, catamount"}
-AXES = [
-    {"id": f"axis {i}", "embedding": list(map(float, row))} for i, row in enumerate(np.eye(2, 1280))
-]
+AXES = [{"id": f"axis {i}", "embedding": row.tolist()} for i, row in enumerate(np.eye(2, 1280))]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +144,9 @@ BAD = {
     "unsupported sigma": ({"label_set": "imagenet", "sigma": 0.3}, "sigma"),
     "no references": ({"references": []}, "references"),
     "one reference": ({"references": AXES[:1]}, "references"),
-    "too many references": ({"references": [reference([], str(i)) for i in range(10_001)]}, "references"),
+    "too many references": (
+        {"references": [reference([], str(i)) for i in range(10_001)]}, "references"
+    ),
     "far too many": ({"references": [reference([])] * 100_000}, "references"),
     "a reference twice": ({"references": [AXES[0], AXES[0]]}, "references[1].id"),
     "no id": ({"references": [AXES[0], {"embedding": UNIT}]}, "references[1].id"),
