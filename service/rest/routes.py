@@ -47,10 +47,24 @@ _FORM = {
 }
 
 
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with its own `$defs` in place: a reference would look for them in the document."""
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        name = part["$ref"].rpartition("/")[2]
+        rest = {key: value for key, value in part.items() if key != "$ref"}
+        return _inlined({**definitions[name], **rest}, definitions)
+    return {key: _inlined(value, definitions) for key, value in part.items()}
+
+
 def _documented(kind: type[PictureBody]) -> dict[str, Any]:
     """A body for OpenAPI, which cannot see it: the routes read their requests themselves."""
+    schema = kind.model_json_schema()
     content = {
-        "application/json": {"schema": kind.model_json_schema()},
+        "application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))},
         "multipart/form-data": {"schema": _FORM},
     }
     return {"requestBody": {"required": True, "content": content}}
