@@ -20,7 +20,7 @@ from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
 from service.types import NoiseLevel, Stage
 
-DRAWS = 32
+DRAWS = 16
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 
 
