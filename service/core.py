@@ -20,8 +20,8 @@ from threadpoolctl import threadpool_limits
 
 from service import __version__, admission, classify
 from service.certificate.labels import LabelTally
+from service.certificate.sequential import statistics_bytes
 from service.certificate.statement import statement
-from service.certificate.tally import tally_bytes
 from service.config import Settings
 from service.engine import Engine
 from service.errors import (
@@ -38,6 +38,8 @@ from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
+from service.receipts.receipt import with_receipts
+from service.receipts.signing import Signer
 from service.types import (
     Certificate,
     ClassifyRequest,
@@ -80,10 +82,14 @@ class Core:
     Args:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
+        signer: of receipts; without one, requests that ask for a receipt are refused.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, signer: Signer | None = None
+    ) -> None:
         self.settings = settings
+        self._signer = signer
         self.metrics = metrics or Metrics(__version__)
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
@@ -163,6 +169,7 @@ class Core:
                 timeout_ms=s.default_timeout_ms,
             ),
             client_seed_allowed=s.allow_client_seed,
+            public_key=None if self._signer is None else self._signer.public_key,
         )
 
     def samples_of(self, request: EmbedRequest) -> int:
@@ -199,6 +206,8 @@ class Core:
             sampling = replace(sampling, target=None)
         if not sampling.certify:
             raise invalid("a label comes with its certificate: certify must be true", "certify")
+        if sampling.receipt:
+            raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
         plan = admission.plan(sampling, model.sigmas, self.settings)
         limit = admission.timeout_s(sampling, self.settings)
         held = self._memory(classify.memory(request, model, plan.estimation))
@@ -269,14 +278,20 @@ class Core:
             for job in jobs:
                 job.future.cancel()  # a no-op for those already answered
         if plan.certify:
-            self.metrics.samples_per_request.observe(plan.estimation * len(jobs))
+            spent = sum(r.verdict.findings.samples for r in results if r.verdict is not None)
+            self.metrics.samples_per_request.observe(spent)
         client_seed = request.seed is not None
         return EmbedResult(
             model=model.name,
             revision=model.revision,
-            data=tuple(
-                _embedding(job, result, model, client_seed)
-                for job, result in zip(jobs, results, strict=True)
+            data=await self._signed(
+                request,
+                model,
+                [job.image for job in jobs],
+                tuple(
+                    _embedding(job, result, model, client_seed)
+                    for job, result in zip(jobs, results, strict=True)
+                ),
             ),
             timing=Timing(
                 queue_ms=1000 * max(result.queue_s for result in results),
@@ -284,6 +299,21 @@ class Core:
                 statistics_ms=1000 * sum(result.statistics_s for result in results),
                 total_ms=1000 * (time.monotonic() - arrived),
             ),
+        )
+
+    async def _signed(
+        self,
+        request: EmbedRequest,
+        model: LoadedModel,
+        images: list[NDArray[np.uint8]],
+        items: tuple[Embedding, ...],
+    ) -> tuple[Embedding, ...]:
+        """The items with their receipts, where they were asked for; off the event loop."""
+        if not request.receipt or self._signer is None:
+            return items
+        how, now = model.preprocessing, int(time.time())
+        return await asyncio.to_thread(
+            with_receipts, items, images, model.info, how, self._signer, now
         )
 
     async def _decode(
@@ -307,6 +337,8 @@ class Core:
         health = self.health()
         if not health.ready or self._engine is None:
             raise unavailable(health.reason)
+        if request.receipt and self._signer is None:
+            raise invalid("there is no key to sign a receipt with", "receipt")
         name = self._default if request.model is None else request.model
         if name not in self._models:
             known = ", ".join(sorted(self._models))
@@ -329,8 +361,7 @@ class Core:
         samples = _total(plan, pictures)
         s = self.settings
         waiting = engine.pending_samples + self._undecoded_samples
-        estimation = plan.estimation if plan.certify else 0
-        memory = pictures * tally_bytes(model.pipeline.dimensions, plan.selection, estimation)
+        memory = pictures * statistics_bytes(plan, model.pipeline.dimensions)
         full = (
             self._reserved_pictures + pictures > s.max_pending_pictures
             or self._reserved_bytes + memory > s.max_pending_bytes
@@ -435,9 +466,9 @@ def _seed(request: EmbedRequest, picture: int) -> bytes:
 
 def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool) -> Embedding:
     values = result.embedding.astype("<f4").tobytes()
-    if result.findings is None or result.fidelity is None:
+    if result.verdict is None or result.fidelity is None:
         return Embedding(values, None)
-    plan, findings = job.plan, result.findings
+    plan, findings = job.plan, result.verdict.findings
     certificate = Certificate(
         bounds=findings.bounds,
         certified_radius=findings.certified_radius,
@@ -447,10 +478,10 @@ def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: boo
         sigma=plan.noise.sigma,
         confidence=plan.confidence,
         selection_samples=plan.selection,
-        estimation_samples=plan.estimation,
+        estimation_samples=findings.samples,
         target=plan.target,
         checkpoints=plan.checkpoints,
-        stopped="samples",
+        stopped=result.verdict.stopped,
         space=model.space,
         seed=job.seed.hex(),
         client_seed=client_seed,

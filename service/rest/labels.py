@@ -3,21 +3,18 @@
 from array import array
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service import types
-from service.rest.schemas import Certificate, Number, PictureBody, Timing
+from service.forms import Certificate, Form
+from service.rest.schemas import Number, PictureBody, Timing
 
 # Above the limits of `service.classify`, which names the field: these bound the cost of nonsense.
 _MAX_LABELS = 10_000
 _MAX_REFERENCES = 20_000
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Reference(_Strict):
+class Reference(Form):
     """A vector that a picture may be nearest to."""
 
     id: str = Field(description="what is answered where this one is nearest; distinct")
@@ -54,14 +51,14 @@ class ClassifyBody(PictureBody):
         )
 
 
-class Candidate(_Strict):
+class Candidate(Form):
     """A label and the cosine of the embedding with its direction."""
 
     label: str
     score: float
 
 
-class Classification(_Strict):
+class Classification(Form):
     """One picture's label; see docs/certificate.md, "Labels and neighbours"."""
 
     index: int
@@ -76,7 +73,7 @@ class Classification(_Strict):
     statement: str
 
 
-class ClassifyResponse(_Strict):
+class ClassifyResponse(Form):
     """The answer of `POST /classify`, items in the order of the inputs."""
 
     model: str

@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from service.core import Core
 from service.errors import Kind, ServiceError
+from service.forms import certificate_form
 from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
 from service.rest.labels import ClassifyBody, ClassifyResponse
@@ -23,7 +24,7 @@ from service.rest.schemas import (
     InfoResponse,
     PictureBody,
 )
-from service.types import Certificate, ClassifyResult, EmbedResult
+from service.types import ClassifyResult, EmbedResult
 
 T = TypeVar("T")
 _CASES = {
@@ -165,11 +166,19 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
     for index, item in enumerate(result.data):
         certificate = None
         if item.certificate is not None:
-            certificate = _certificate(item.certificate)
+            certificate = certificate_form(item.certificate)
         embedding: Any = np.frombuffer(item.values, "<f4")
         if encoding_format == "base64":
             embedding = base64.b64encode(item.values).decode()
-        data.append({"index": index, "embedding": embedding, "certificate": certificate})
+        receipt = None if item.receipt is None else orjson.Fragment(item.receipt)
+        data.append(
+            {
+                "index": index,
+                "embedding": embedding,
+                "certificate": certificate,
+                "receipt": receipt,
+            }
+        )
     body = {
         "model": result.model,
         "revision": result.revision,
@@ -182,14 +191,5 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
 def _encode_labels(result: ClassifyResult) -> bytes:
     body = asdict(result)
     for index, (item, found) in enumerate(zip(body["data"], result.data, strict=True)):
-        item |= {"index": index, "certificate": _certificate(found.certificate)}
+        item |= {"index": index, "certificate": certificate_form(found.certificate)}
     return orjson.dumps(body)
-
-
-def _certificate(certificate: Certificate) -> dict[str, Any]:
-    fields = asdict(certificate)
-    fields["samples"] = {
-        "selection": fields.pop("selection_samples"),
-        "estimation": fields.pop("estimation_samples"),
-    }
-    return fields

@@ -1,29 +1,21 @@
 """The JSON bodies. Types are checked here, strictly; ranges are checked in `service.admission`."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service import types
-from service.types import EmbedRequest, Method, Stopped
+from service.forms import Certificate, Form, Space, Target
+from service.receipts.receipt import Receipt
+from service.types import EmbedRequest
 
 # Far above any limit of pictures or radii: what it bounds is the cost of refusing nonsense.
 MAX_INPUTS = 1000
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Target(_Strict):
-    """Stop sampling as soon as `bound` is certified within `radius`."""
-
-    radius: Number = Field(description="l2 attack size, >= 0, same unit as sigma")
-    bound: Number = Field(description="above 0 and below 1")
-
-
-class PictureBody(_Strict):
+class PictureBody(Form):
     """Pictures and sampling. Absent fields take the service's defaults (see `GET /info`)."""
 
     inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
@@ -80,84 +72,23 @@ class EmbedBody(PictureBody):
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: little-endian float32"
     )
+    receipt: bool = Field(False, description="sign a receipt of each certificate (`fcs verify`)")
+
+    def request(self, images: tuple[bytes, ...]) -> EmbedRequest:
+        """The transport-free request."""
+        return replace(super().request(images), receipt=self.receipt)
 
 
-class RadiusBound(_Strict):
-    """-1 wherever nothing is certified."""
-
-    radius: float
-    bound: float = Field(description="lower bound on cos(embedding, F(x'))")
-    served_bound: float = Field(description="lower bound on cos(embedding(x), embedding(x'))")
-    paper: float = Field(description="bound of arXiv:2601.16200 about f(x), for comparison")
-    method: Method
-
-
-class CertifiedRadius(_Strict):
-    """Largest radius at which `bound` is still at least the threshold."""
-
-    threshold: float
-    radius: float
-
-
-class Score(_Strict):
-    """Gaussian robustness score: sample mean and lower confidence bound."""
-
-    estimate: float
-    lower: float
-
-
-class Fidelity(_Strict):
-    """Cosine of the embedding with the noise-free feature."""
-
-    pipeline: float
-    encoder: float
-
-
-class Samples(_Strict):
-    """Samples spent."""
-
-    selection: int
-    estimation: int
-
-
-class Space(_Strict):
-    """Where radii and sigma are measured."""
-
-    height: int
-    width: int
-    channels: str
-    range: tuple[int, int]
-    norm: str
-
-
-class Certificate(_Strict):
-    """What is certified of one picture; see docs/certificate.md."""
-
-    bounds: list[RadiusBound]
-    certified_radius: CertifiedRadius
-    gaussian_robustness_score: Score
-    fidelity: Fidelity
-    sigma: float
-    confidence: float
-    samples: Samples
-    target: Target | None
-    checkpoints: list[int] = Field(description="estimation samples at which it might have stopped")
-    stopped: Stopped
-    space: Space
-    seed: str
-    client_seed: bool
-    statement: str
-
-
-class Item(_Strict):
+class Item(Form):
     """One picture's answer."""
 
     index: int
     embedding: list[float] | str
     certificate: Certificate | None
+    receipt: Receipt | None = Field(description="null unless the request asked for it")
 
 
-class Timing(_Strict):
+class Timing(Form):
     """Milliseconds."""
 
     queue_ms: float
@@ -166,7 +97,7 @@ class Timing(_Strict):
     total_ms: float
 
 
-class EmbedResponse(_Strict):
+class EmbedResponse(Form):
     """The answer of `POST /embed`, items in the order of the inputs."""
 
     model: str
@@ -175,14 +106,14 @@ class EmbedResponse(_Strict):
     timing: Timing
 
 
-class LabelSet(_Strict):
+class LabelSet(Form):
     """A named set of labels for `POST /classify`."""
 
     name: str
     size: int
 
 
-class Model(_Strict):
+class Model(Form):
     """One loaded model."""
 
     name: str
@@ -191,6 +122,7 @@ class Model(_Strict):
     sigmas: list[float]
     space: Space
     device: str
+    platform: str = Field(description="hardware and libraries: where they agree, replays do")
     dtype: str
     batch_size: int
     lanes: int
@@ -198,7 +130,7 @@ class Model(_Strict):
     text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
 
 
-class Defaults(_Strict):
+class Defaults(Form):
     """What absent request fields become."""
 
     sigma: float
@@ -210,7 +142,7 @@ class Defaults(_Strict):
     timeout_ms: int
 
 
-class InfoResponse(_Strict):
+class InfoResponse(Form):
     """The answer of `GET /info`."""
 
     version: str
@@ -220,9 +152,10 @@ class InfoResponse(_Strict):
     limits: dict[str, int]
     defaults: Defaults
     client_seed_allowed: bool
+    public_key: str | None = Field(description="of the receipts: Ed25519, 64 hex digits")
 
 
-class ErrorBody(_Strict):
+class ErrorBody(Form):
     """What was wrong and what is allowed."""
 
     type: str
@@ -231,7 +164,7 @@ class ErrorBody(_Strict):
     code: int
 
 
-class ErrorResponse(_Strict):
+class ErrorResponse(Form):
     """Every failure has this form."""
 
     error: ErrorBody
