@@ -8,17 +8,18 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission
+from service import __version__, admission, classify
+from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.certificate.statement import statement
 from service.config import Settings
@@ -31,7 +32,7 @@ from service.errors import (
     shown,
     unavailable,
 )
-from service.job import Job, JobResult, Progress
+from service.job import Job, JobResult, Progress, Watch
 from service.metrics import Metrics
 from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
@@ -41,6 +42,8 @@ from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.types import (
     Certificate,
+    ClassifyRequest,
+    ClassifyResult,
     Defaults,
     Embedding,
     EmbedRequest,
@@ -188,18 +191,55 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
+        return await self._embed(request, progress, [None] * len(request.images))
+
+    async def classify(self, request: ClassifyRequest) -> ClassifyResult:
+        """The certified label of every picture of a request, or fail as a whole.
+
+        Raises:
+            ServiceError: any kind; nothing of the request keeps running afterwards.
+        """
+        arrived = time.monotonic()
+        _, model = self._admit(request.embed)
+        sampling = request.embed
+        if sampling.target == "default":  # it serves the bounds, not the label
+            sampling = replace(sampling, target=None)
+        if not sampling.certify:
+            raise invalid("a label comes with its certificate: certify must be true", "certify")
+        if sampling.receipt:
+            raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
+        plan = admission.plan(sampling, model.sigmas, self.settings)
+        limit = admission.timeout_s(sampling, self.settings)
+        held = self._memory(classify.memory(request, model, plan.estimation))
+        async with _within(limit):
+            with held:
+                directions = await classify.directions(request, model)
+                tallies = [LabelTally(directions) for _ in sampling.images]
+                result = await self._embed(sampling, None, tallies)
+                sampled = time.monotonic()
+                # Whichever checkpoint ends the sampling, the label's alpha must cover it.
+                alpha = (1 - plan.confidence) / len(plan.checkpoints)
+                data = [
+                    await asyncio.to_thread(classify.answer, item, tally, plan.noise.sigma, alpha)
+                    for item, tally in zip(result.data, tallies, strict=True)
+                ]
+        now = time.monotonic()
+        statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
+        timing = replace(
+            result.timing, statistics_ms=statistics_ms, total_ms=1000 * (now - arrived)
+        )
+        return ClassifyResult(result.model, result.revision, tuple(data), timing)
+
+    async def _embed(
+        self, request: EmbedRequest, progress: Progress | None, watches: Sequence[Watch | None]
+    ) -> EmbedResult:
         arrived = time.monotonic()
         engine, model = self._admit(request)
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
         with self._reservation(engine, model, plan, len(request.images), arrived + limit):
-            try:
-                async with asyncio.timeout(limit):
-                    return await self._run(engine, model, request, plan, arrived, progress)
-            except TimeoutError as error:
-                raise ServiceError(
-                    Kind.DEADLINE, f"not finished within timeout_ms = {limit * 1000:g}"
-                ) from error
+            async with _within(limit):
+                return await self._run(engine, model, request, plan, arrived, progress, watches)
 
     async def _run(
         self,
@@ -209,6 +249,7 @@ class Core:
         plan: SamplingPlan,
         arrived: float,
         progress: Progress | None,
+        watches: Sequence[Watch | None],
     ) -> EmbedResult:
         samples = _total(plan, len(request.images))
         self._undecoded_samples += samples
@@ -226,6 +267,7 @@ class Core:
                 dimensions=model.pipeline.dimensions,
                 submitted=time.monotonic(),
                 progress=progress,
+                watch=watches[i],
             )
             for i, image in enumerate(images)
         ]
@@ -344,6 +386,23 @@ class Core:
             self._reserved_pictures -= pictures
             self._reserved_bytes -= memory
 
+    @contextmanager
+    def _memory(self, needed: int) -> Iterator[None]:
+        """Count what a request holds beside its tallies, or refuse at once."""
+        most = self.settings.max_pending_bytes
+        if self._reserved_pictures and self._reserved_bytes + needed > most:
+            raise ServiceError(
+                Kind.BUSY,
+                f"no room for {needed} bytes beside the {self._reserved_bytes} that wait"
+                f" (limit: {most})",
+                retry_after_s=1.0,
+            )
+        self._reserved_bytes += needed
+        try:
+            yield
+        finally:
+            self._reserved_bytes -= needed
+
     def _seconds_until_room(self, engine: Engine, waiting: int) -> float:
         """At the measured rate, but no later than the last waiting request's deadline."""
         by_rate = waiting / max(engine.samples_per_second, 1e-9)
@@ -381,6 +440,18 @@ class Core:
         self._engine = engine
         self._default = next(iter(models))
         self._models = models
+
+
+@asynccontextmanager
+async def _within(limit_s: float) -> AsyncIterator[None]:
+    """Cancel what runs inside when `limit_s` seconds have passed, and say so."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError as error:
+        raise ServiceError(
+            Kind.DEADLINE, f"not finished within timeout_ms = {limit_s * 1000:g}"
+        ) from error
 
 
 def _total(plan: SamplingPlan, pictures: int) -> int:

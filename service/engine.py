@@ -276,7 +276,7 @@ class Engine:
                 continue
             try:
                 job.device_s += seconds * part.count / batch.fill
-                for found in job.tally.add(part.stage, features[row : row + part.count]):
+                for found in job.add(part.stage, features[row : row + part.count]):
                     if isinstance(found, Block):
                         self._measure_later(job, found)
                     else:

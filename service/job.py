@@ -3,15 +3,27 @@
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.certificate.blocks import Block
+from service.certificate.evidence import Mark
 from service.certificate.sequential import Sequential, Verdict
 from service.certificate.tally import Tally
 from service.types import SamplingPlan, Stage
 
 Progress = Callable[[int], None]
+
+
+class Watch(Protocol):
+    """Something else that a caller wants to know of a job's features, in the order of `Tally`."""
+
+    def add(
+        self, stage: Stage, features: NDArray[np.float32], embedding: NDArray[np.float32] | None
+    ) -> None:
+        """Take the next features [m, d] of a stage; the embedding is known from ESTIMATE on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ class Job:
         submitted: monotonic seconds.
         future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
         progress: called on the device thread with the number of samples just tallied.
+        watch: shown every feature on the device thread, once it is tallied.
     """
 
     model: str
@@ -55,6 +68,7 @@ class Job:
     dimensions: int
     submitted: float
     progress: Progress | None = None
+    watch: Watch | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0
@@ -138,6 +152,14 @@ class Job:
                 limit -= taken
             begin += count
         return parts
+
+    def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block | Mark]:
+        """Tally the next features of a stage; as `Tally.add` returns."""
+        blocks = self.tally.add(stage, features)
+        if self.watch is not None:
+            embedding = self.tally.embedding if stage is Stage.ESTIMATE else None
+            self.watch.add(stage, features, embedding)
+        return blocks
 
     def release(self) -> None:
         """Give back the memory of the samples: nobody waits for them any more."""

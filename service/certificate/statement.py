@@ -2,7 +2,9 @@
 
 import math
 
-from service.types import RadiusBound, Space
+from service.types import Certificate, RadiusBound, Space
+
+_CHOSEN_SEED = " The client chose the noise seed, so nobody else should rely on it."
 
 
 def statement(
@@ -21,5 +23,25 @@ def statement(
             f" embedding is at least {math.floor(best.bound * 1e4) / 1e4:.4f}."
         )
     if client_seed:
-        sentence += " The client chose the noise seed, so nobody else should rely on it."
+        sentence += _CHOSEN_SEED
+    return sentence
+
+
+def label_statement(label: str | None, radius: float, labels: int, certificate: Certificate) -> str:
+    """The promise about a label; None when abstaining."""
+    space = certificate.space
+    if label is None:
+        sentence = (
+            f"These samples do not settle which of the {labels} labels is nearest to the smoothed"
+            " feature of this picture."
+        )
+    else:
+        sentence = (
+            f"With probability at least {certificate.confidence!r} over this service's own"
+            f" sampling, every 8-bit {space.height}x{space.width} RGB picture within l2 distance"
+            f" {math.floor(radius * 1e4) / 1e4:g} of this one (values in [0, 1]) has a smoothed"
+            f" feature whose nearest label of the {labels} is {label!r}."
+        )
+    if certificate.client_seed:
+        sentence += _CHOSEN_SEED
     return sentence

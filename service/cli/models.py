@@ -1,4 +1,4 @@
-"""`fcs models list|show|add|prepare`."""
+"""`fcs models list|show|add|add-labels|prepare`."""
 
 from typing import Annotated
 
@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from service.cli.labels import add_labels
 from service.errors import ConfigurationError
 
 app = typer.Typer(help="Model packages: what can be served.", no_args_is_help=True)
+app.command("add-labels")(add_labels)
 
 
 @app.command("list")

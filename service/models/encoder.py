@@ -14,6 +14,10 @@ class Encoder(nn.Module, ABC):
 
     dimensions: int
 
+    def class_rows(self) -> Tensor | None:
+        """Rows of the encoder's own classifier over pooled features, [C, D]; None without one."""
+        return None
+
     @abstractmethod
     def pooled(self, pixels: Tensor) -> Tensor:
         """One feature a picture: normalised pixels [n, 3, H, W] -> [n, D], not yet unit norm."""

@@ -94,6 +94,10 @@ class Lite0(Encoder):
         self.head = _SameConv(320, FEATURES, 1)
         self.classifier = nn.Linear(FEATURES, CLASSES)
 
+    def class_rows(self) -> Tensor:
+        """The ImageNet classifier's weights, [1000, 1280]."""
+        return self.classifier.weight.detach()
+
     def feature_map(self, pixels: Tensor) -> Tensor:
         """[n, 3, H, W] -> [n, 1280, H/32, W/32]."""
         x = functional.relu6(self.stem(pixels), inplace=True)

@@ -85,6 +85,26 @@ class PreprocessingManifest(_Strict):
         return Preprocessing(self.resize, self.crop, self.resample, self.mean, self.std)
 
 
+class NamesFile(_Strict):
+    """Class names inside an installed Python distribution: a JSON list, or object by index."""
+
+    distribution: str
+    version: str
+    module: str = Field(description="import name of the package that holds the file")
+    file: str = Field(description="path inside it")
+    sha256: Digest
+
+
+class ClassifierLabels(_Strict):
+    """A label set made of the rows of the encoder's own classifier."""
+
+    kind: Literal["classifier"]
+    names: NamesFile
+    renamed: dict[Annotated[int, Field(ge=0)], str] = Field(
+        default_factory=dict, description="by class index, where the file uses one name twice"
+    )
+
+
 class Manifest(_Strict):
     """Everything a package says of itself."""
 
@@ -97,6 +117,9 @@ class Manifest(_Strict):
     preprocessing: PreprocessingManifest
     sigmas: tuple[Annotated[float, Field(ge=0.001, le=16)], ...] = Field(min_length=1)
     batch_size: int = Field(8, ge=1, le=1024)
+    label_sets: dict[Annotated[str, Field(pattern=_NAME.pattern)], ClassifierLabels] = Field(
+        default_factory=dict
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:

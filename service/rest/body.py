@@ -1,10 +1,10 @@
-"""Request body -> (`EmbedBody`, pictures): JSON or multipart, within the byte limit."""
+"""Request body -> (body of its kind, pictures): JSON or multipart, within the byte limit."""
 
 import asyncio
 import base64
 import binascii
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import ValidationError
@@ -17,11 +17,14 @@ from starlette.types import Message
 
 from service.config import Settings
 from service.errors import Kind, ServiceError, invalid, shown, too_large
-from service.rest.schemas import MAX_INPUTS, EmbedBody
+from service.rest.schemas import MAX_INPUTS, PictureBody
 
 _MAX_PARTS = 1000
-_TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed"}
-_LIST_FIELDS = {"inputs", "radii"}
+_TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed", "template", "label_set"}
+_LIST_FIELDS = {"inputs", "radii", "labels", "references"}
+# Lists of texts: a value that is no JSON list is one text, even if it looks like a number.
+_TEXT_LISTS = {"labels"}
+B = TypeVar("B", bound=PictureBody)
 
 
 class BodyReader:
@@ -37,8 +40,8 @@ class BodyReader:
         self._timeout_s = settings.body_timeout_ms / 1000
         self._buffered = 0
 
-    async def read_embed(self, request: Request) -> tuple[EmbedBody, tuple[bytes, ...]]:
-        """Parse the body of `POST /embed`.
+    async def read(self, request: Request, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
+        """Parse the body of `POST /embed` or `POST /classify`.
 
         Raises:
             ServiceError: media_type, too_large, busy when too much is being uploaded, deadline when
@@ -48,9 +51,9 @@ class BodyReader:
         content_type = header.partition(";")[0].strip().lower()
         if content_type == "application/json":
             data = await self._read(request)
-            return await asyncio.to_thread(parse_json, data)  # megabytes of base64
+            return await asyncio.to_thread(parse_json, data, kind)  # megabytes of base64
         if content_type == "multipart/form-data":
-            return await _parse_form(request, await self._read(request))
+            return await _parse_form(request, await self._read(request), kind)
         raise ServiceError(
             Kind.MEDIA_TYPE,
             f"content type {shown(content_type) if content_type else 'absent'};"
@@ -90,7 +93,7 @@ class BodyReader:
             )
 
 
-def parse_json(data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
+def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
     """Strictly typed JSON -> body and its pictures.
 
     Raises:
@@ -102,23 +105,23 @@ def parse_json(data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
         raise invalid(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise invalid("the body must be a JSON object")
-    body = _validated(fields)
+    body = _validated(fields, kind)
     inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
 
 
-def _validated(fields: dict[str, Any]) -> EmbedBody:
+def _validated(fields: dict[str, Any], kind: type[B]) -> B:
     """Known fields only, each of its type; a hostile body must not cost an error a value."""
-    if unknown := next((name for name in fields if name not in EmbedBody.model_fields), None):
-        allowed = ", ".join(EmbedBody.model_fields)
+    if unknown := next((name for name in fields if name not in kind.model_fields), None):
+        allowed = ", ".join(kind.model_fields)
         raise invalid(f"unknown field {shown(unknown)}; allowed are {allowed}", unknown[:100])
     try:
-        return EmbedBody.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         raise _explained(error) from error
 
 
-async def _parse_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[bytes, ...]]:
+async def _parse_form(request: Request, data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
     async def replay() -> Message:
         return {"type": "http.request", "body": data, "more_body": False}
 
@@ -151,7 +154,7 @@ async def _parse_form(request: Request, data: bytes) -> tuple[EmbedBody, tuple[b
     except (MultiPartException, HTTPException) as error:
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise invalid(f"malformed multipart body: {reason}") from error
-    return _validated({**fields, "inputs": []}), tuple(pictures)
+    return _validated({**fields, "inputs": []}, kind), tuple(pictures)
 
 
 def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
@@ -161,6 +164,8 @@ def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
         try:
             value = from_json(text)
         except ValueError:
+            value = text
+        if name in _TEXT_LISTS and not isinstance(value, list):
             value = text
     if name in _LIST_FIELDS:
         fields.setdefault(name, []).extend(value if isinstance(value, list) else [value])

@@ -16,8 +16,15 @@ from service.errors import Kind, ServiceError
 from service.forms import certificate_form
 from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
-from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
-from service.types import EmbedResult
+from service.rest.labels import ClassifyBody, ClassifyResponse
+from service.rest.schemas import (
+    EmbedBody,
+    EmbedResponse,
+    ErrorResponse,
+    InfoResponse,
+    PictureBody,
+)
+from service.types import ClassifyResult, EmbedResult
 
 T = TypeVar("T")
 _CASES = {
@@ -32,28 +39,36 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
 }
 _PROBES = ["GET", "HEAD"]
-_EMBED_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": EmbedBody.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "description": "files as `inputs`; other fields as in the JSON body",
-                    "required": ["inputs"],
-                    "properties": {
-                        "inputs": {
-                            "type": "array",
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                    "additionalProperties": {"type": "string"},
-                }
-            },
-        },
-    }
+_FORM = {
+    "type": "object",
+    "description": "files as `inputs`; other fields as in the JSON body",
+    "required": ["inputs"],
+    "properties": {"inputs": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+    "additionalProperties": {"type": "string"},
 }
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """A schema with its own `$defs` in place: a reference would look for them in the document."""
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        name = part["$ref"].rpartition("/")[2]
+        rest = {key: value for key, value in part.items() if key != "$ref"}
+        return _inlined({**definitions[name], **rest}, definitions)
+    return {key: _inlined(value, definitions) for key, value in part.items()}
+
+
+def _documented(kind: type[PictureBody]) -> dict[str, Any]:
+    """A body for OpenAPI, which cannot see it: the routes read their requests themselves."""
+    schema = kind.model_json_schema()
+    content = {
+        "application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))},
+        "multipart/form-data": {"schema": _FORM},
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def router(core: Core) -> APIRouter:
@@ -65,16 +80,32 @@ def router(core: Core) -> APIRouter:
         "/embed",
         response_model=None,
         responses={200: {"model": EmbedResponse}, **_ERRORS},
-        openapi_extra=_EMBED_BODY,
+        openapi_extra=_documented(EmbedBody),
         summary="Robust embeddings with certificates",
     )
     async def embed(request: Request) -> Response:
-        body, images = await bodies.read_embed(request)
+        body, images = await bodies.read(request, EmbedBody)
         result = await _unless_client_leaves(request, core.embed(body.request(images)))
         if result is None:
             return Response(status_code=CLIENT_CLOSED)
         content = await asyncio.to_thread(_encode, result, body.encoding_format)
         return Response(content, media_type="application/json")
+
+    @routes.post(
+        "/classify",
+        response_model=None,
+        responses={200: {"model": ClassifyResponse}, **_ERRORS},
+        openapi_extra=_documented(ClassifyBody),
+        summary="Labels and nearest neighbours with certified radii",
+    )
+    async def classify(request: Request) -> Response:
+        body, images = await bodies.read(request, ClassifyBody)
+        wanted = await asyncio.to_thread(body.classification, images)
+        del body  # thousands of references hold a hundred megabytes in this form
+        result = await _unless_client_leaves(request, core.classify(wanted))
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        return Response(_encode_labels(result), media_type="application/json")
 
     @routes.get("/info", response_model=InfoResponse, responses={503: _ERRORS[503]})
     async def info() -> Response:
@@ -155,3 +186,10 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
         "timing": asdict(result.timing),
     }
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _encode_labels(result: ClassifyResult) -> bytes:
+    body = asdict(result)
+    for index, (item, found) in enumerate(zip(body["data"], result.data, strict=True)):
+        item |= {"index": index, "certificate": certificate_form(found.certificate)}
+    return orjson.dumps(body)

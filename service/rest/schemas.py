@@ -1,5 +1,6 @@
 """The JSON bodies. Types are checked here, strictly; ranges are checked in `service.admission`."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,8 +15,8 @@ MAX_INPUTS = 1000
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class EmbedBody(Form):
-    """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
+class PictureBody(Form):
+    """Pictures and sampling. Absent fields take the service's defaults (see `GET /info`)."""
 
     inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
         description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
@@ -37,10 +38,6 @@ class EmbedBody(Form):
         description="when to stop early. null: exactly `samples` are spent. Absent: the service's"
         " own target, or, where `samples` is given, null",
     )
-    encoding_format: Literal["float", "base64"] = Field(
-        "float", description="base64: little-endian float32"
-    )
-    receipt: bool = Field(False, description="sign a receipt of each certificate (`fcs verify`)")
     priority: int = 0
     timeout_ms: int | None = Field(None, ge=1, le=10**9)
     seed: str | None = Field(None, description="32 hex digits; only where the operator allows it")
@@ -58,7 +55,6 @@ class EmbedBody(Form):
             selection_samples=self.selection_samples,
             confidence=self.confidence,
             target=self._target(),
-            receipt=self.receipt,
             priority=self.priority,
             timeout_s=None if self.timeout_ms is None else self.timeout_ms / 1000,
             seed=self.seed,
@@ -68,6 +64,19 @@ class EmbedBody(Form):
         if self.target is not None:
             return types.Target(self.target.radius, self.target.bound)
         return None if "target" in self.model_fields_set else "default"
+
+
+class EmbedBody(PictureBody):
+    """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
+
+    encoding_format: Literal["float", "base64"] = Field(
+        "float", description="base64: little-endian float32"
+    )
+    receipt: bool = Field(False, description="sign a receipt of each certificate (`fcs verify`)")
+
+    def request(self, images: tuple[bytes, ...]) -> EmbedRequest:
+        """The transport-free request."""
+        return replace(super().request(images), receipt=self.receipt)
 
 
 class Item(Form):
@@ -97,6 +106,13 @@ class EmbedResponse(Form):
     timing: Timing
 
 
+class LabelSet(Form):
+    """A named set of labels for `POST /classify`."""
+
+    name: str
+    size: int
+
+
 class Model(Form):
     """One loaded model."""
 
@@ -110,6 +126,8 @@ class Model(Form):
     dtype: str
     batch_size: int
     lanes: int
+    label_sets: list[LabelSet]
+    text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
 
 
 class Defaults(Form):

@@ -1,5 +1,6 @@
 """Protobuf messages <-> the transport-free values."""
 
+from array import array
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -24,11 +25,54 @@ def parse(kind: type[M], data: bytes) -> M:
         message = kind.FromString(data)
     except DecodeError as error:
         raise invalid(f"not a {kind.DESCRIPTOR.full_name}: {error}") from error
+    _refuse_unknown(message)
+    return message
+
+
+def _refuse_unknown(message: Message) -> None:
     # The stubs forget that the set can be iterated.
     unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
     if unknown:
-        raise invalid(f"unknown field number {unknown[0]} in {kind.DESCRIPTOR.full_name}")
-    return message
+        raise invalid(f"unknown field number {unknown[0]} in {message.DESCRIPTOR.full_name}")
+    for _, value in message.ListFields():
+        if isinstance(value, Message):
+            _refuse_unknown(value)
+
+
+def classify_request(
+    message: pb.ClassifyRequest, remaining_s: float | None, most_s: float
+) -> types.ClassifyRequest:
+    """The request; its pictures and timeouts as in `embed_request`."""
+    references = tuple(types.Reference(r.id, array("d", r.embedding)) for r in message.references)
+    return types.ClassifyRequest(
+        embed=embed_request(message.embed, remaining_s, most_s),
+        labels=tuple(message.labels) or None,
+        template=message.template if message.HasField("template") else None,
+        label_set=message.label_set if message.HasField("label_set") else None,
+        references=references or None,
+    )
+
+
+def classify_response(result: types.ClassifyResult) -> pb.ClassifyResponse:
+    """The answer; no label where it abstained."""
+    return pb.ClassifyResponse(
+        model=result.model,
+        revision=result.revision,
+        data=[
+            pb.Classification(
+                index=i,
+                label=item.label,
+                score=item.score,
+                certified_radius=item.certified_radius,
+                abstained=item.abstained,
+                candidates=[pb.Candidate(label=c.label, score=c.score) for c in item.candidates],
+                certificate=_certificate(item.certificate),
+                statement=item.statement,
+            )
+            for i, item in enumerate(result.data)
+        ],
+        timing=_timing(result.timing),
+    )
 
 
 def embed_request(
@@ -78,17 +122,20 @@ def _target(message: pb.EmbedRequest) -> types.Target | Literal["default"] | Non
 
 def embed_response(result: types.EmbedResult) -> pb.EmbedResponse:
     """The answer, embeddings as packed floats."""
-    timing = result.timing
     return pb.EmbedResponse(
         model=result.model,
         revision=result.revision,
         data=[_embedding(i, item) for i, item in enumerate(result.data)],
-        timing=pb.Timing(
-            queue_ms=timing.queue_ms,
-            device_ms=timing.device_ms,
-            statistics_ms=timing.statistics_ms,
-            total_ms=timing.total_ms,
-        ),
+        timing=_timing(result.timing),
+    )
+
+
+def _timing(timing: types.Timing) -> pb.Timing:
+    return pb.Timing(
+        queue_ms=timing.queue_ms,
+        device_ms=timing.device_ms,
+        statistics_ms=timing.statistics_ms,
+        total_ms=timing.total_ms,
     )
 
 
@@ -110,6 +157,8 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 batch_size=model.batch_size,
                 lanes=model.lanes,
                 platform=model.platform,
+                label_sets=[pb.LabelSet(name=s.name, size=s.size) for s in model.label_sets],
+                text_labels=model.text_labels,
             )
             for model in info.models
         ],

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc.aio import ServicerContext
 
+from service import types
 from service.core import Core
 from service.errors import Kind, ServiceError, too_large
 from service.rpc import convert
@@ -29,20 +30,30 @@ class FcsServicer:
 
     async def embed(self, message: bytes, context: Context) -> pb.EmbedResponse:
         """Robust embeddings with certificates."""
-        limits = self._core.settings
 
         async def work() -> pb.EmbedResponse:
-            if len(message) > limits.max_body_bytes:
-                raise too_large(
-                    f"the message has {len(message)} bytes;"
-                    f" at most {limits.max_body_bytes} are accepted"
-                )
+            self._check_size(message)
             request = convert.parse(pb.EmbedRequest, message)
-            remaining, most = context.time_remaining(), limits.max_timeout_ms / 1000
+            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
             result = await self._core.embed(convert.embed_request(request, remaining, most))
             return await asyncio.to_thread(convert.embed_response, result)
 
         return await self._answered("Embed", context, work)
+
+    async def classify(self, message: bytes, context: Context) -> pb.ClassifyResponse:
+        """Labels and nearest neighbours with certified radii."""
+
+        def parsed() -> types.ClassifyRequest:
+            request = convert.parse(pb.ClassifyRequest, message)
+            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
+            return convert.classify_request(request, remaining, most)
+
+        async def work() -> pb.ClassifyResponse:
+            self._check_size(message)
+            request = await asyncio.to_thread(parsed)  # thousands of references
+            return convert.classify_response(await self._core.classify(request))
+
+        return await self._answered("Classify", context, work)
 
     async def info(self, message: bytes, context: Context) -> pb.InfoResponse:
         """Models, noise levels, limits and defaults."""
@@ -52,6 +63,11 @@ class FcsServicer:
             return convert.info_response(self._core.info())
 
         return await self._answered("Info", context, work)
+
+    def _check_size(self, message: bytes) -> None:
+        most = self._core.settings.max_body_bytes
+        if len(message) > most:
+            raise too_large(f"the message has {len(message)} bytes; at most {most} are accepted")
 
     async def _answered(self, method: str, context: Context, work: Callable[[], Awaitable[T]]) -> T:
         """Run a method with its errors mapped and its request counted."""
@@ -83,5 +99,9 @@ def handlers(servicer: FcsServicer) -> grpc.GenericRpcHandler:
             behaviour, response_serializer=lambda response: response.SerializeToString()
         )
 
-    methods = {"Embed": unary(servicer.embed), "Info": unary(servicer.info)}
+    methods = {
+        "Embed": unary(servicer.embed),
+        "Classify": unary(servicer.classify),
+        "Info": unary(servicer.info),
+    }
     return grpc.method_handlers_generic_handler("fcs.v1.Fcs", methods)

@@ -1,10 +1,12 @@
 """The `fcs` command as a person runs it."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
+from tests.conftest import start_server, stop_server
 from tests.models import tiny_folders
 from tests.photos import locate
 from tests.tiny import picture
@@ -134,3 +136,45 @@ def test_models_show_of_an_unknown_name_lists_the_known(fcs):
 def test_version_and_help_are_quick_to_answer(fcs):
     assert fcs("--version").stdout.strip() == "0.1.0"
     assert "certify" in fcs("--help").stdout
+
+
+def test_labels_made_of_pictures_are_served(fcs, tmp_path):
+    for label, photo in (("cat", "chelsea.png"), ("coffee", "coffee.png")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        shutil.copy(locate(photo), tmp_path / "photos" / label)
+    ended = fcs("models", "add-labels", "efficientnet-lite0-160", "desk", tmp_path / "photos")
+    assert ended.returncode == 0, ended.stderr
+    assert "added label set 'desk' of 2 labels, for sigma 0.25" in ended.stdout
+    again = fcs("models", "add-labels", "efficientnet-lite0-160", "desk", tmp_path / "photos")
+    assert again.returncode == 2
+    assert "has a label set 'desk' already" in again.stderr
+    running = start_server(environment={"FCS_CACHE_DIR": str(tmp_path / "cache")})
+    try:
+        with running.client() as client:
+            form = {"label_set": "desk", "samples": 200}
+            files = [("inputs", ("a.png", locate("chelsea.png").read_bytes()))]
+            item = client.post("/classify", files=files, data=form).json()["data"][0]
+    finally:
+        stop_server(running)
+    assert item["label"] == "cat"
+    assert item["certified_radius"] > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such-package", "pets"), "no package 'no-such-package'"),
+        (("efficientnet-lite0-160", "imagenet"), "already"),
+        (("efficientnet-lite0-160", "My Pets"), "must match"),
+        (("efficientnet-lite0-160", "pets"), "0 sub-folders"),
+        (("efficientnet-lite0-160", "pets", "--sigma", "0.3"), "not a noise level"),
+    ],
+    ids=str,
+)
+def test_labels_that_cannot_be_made_have_clear_errors(fcs, tmp_path, arguments, message):
+    package, name, *options = arguments
+    (tmp_path / "photos").mkdir()
+    ended = fcs("models", "add-labels", package, name, tmp_path / "photos", *options)
+    assert ended.returncode == 2
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -1,6 +1,9 @@
 """Tiny random-weight Hugging Face folders, written by transformers, one a family."""
 
+import json
+
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BitImageProcessorPil,
     CLIPConfig,
@@ -13,6 +16,7 @@ from transformers import (
     EfficientNetConfig,
     EfficientNetForImageClassification,
     EfficientNetImageProcessorPil,
+    PreTrainedTokenizerFast,
     Siglip2Config,
     Siglip2ImageProcessorPil,
     Siglip2Model,
@@ -107,3 +111,30 @@ def write(family, folder):
     model.eval().save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
     return model, processor
+
+
+WORDS = "<pad> <unk> <s> </s> a photo of an . cat dog car picture red blue two".split()  # noqa: SIM905
+
+
+def write_with_text(family, folder):
+    """The same with a tokenizer of a few words; returns the stock model, reading its end token."""
+    write(family, folder)
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        padding_side="right",
+    ).save_pretrained(folder)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config["text_config"] |= {"bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
+    file.write_text(json.dumps(config))
+    architecture = {"clip": CLIPModel, "siglip": SiglipModel, "siglip2": Siglip2Model}[family]
+    return architecture.from_pretrained(folder).eval()

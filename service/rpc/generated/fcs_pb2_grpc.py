@@ -39,6 +39,11 @@ class FcsStub:
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/fcs.v1.Fcs/Classify',
+                request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
         self.Info = channel.unary_unary(
                 '/fcs.v1.Fcs/Info',
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.InfoRequest.SerializeToString,
@@ -52,6 +57,14 @@ class FcsServicer:
     def Embed(self, request, context):
         """Robust embeddings of pictures, each with its certificate.
         Deadlines are honoured; cancelling stops the work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Classify(self, request, context):
+        """The label, or the nearest reference, of each picture, with its certified radius (REST:
+        `POST /classify`).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,6 +84,11 @@ def add_FcsServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.FromString,
                     response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.SerializeToString,
             ),
             'Info': grpc.unary_unary_rpc_method_handler(
                     servicer.Info,
@@ -105,6 +123,33 @@ class Fcs:
             '/fcs.v1.Fcs/Embed',
             service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.SerializeToString,
             service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fcs.v1.Fcs/Classify',
+            service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.SerializeToString,
+            service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,
