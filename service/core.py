@@ -5,12 +5,11 @@ bring the samples' results back. A caller that is cancelled or times out takes i
 """
 
 import asyncio
-import logging
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -18,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, classify
+from service import __version__, admission, answers, classify
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
-from service.certificate.statement import statement
 from service.config import Settings
 from service.engine import Engine
 from service.errors import (
@@ -32,29 +30,27 @@ from service.errors import (
     shown,
     unavailable,
 )
-from service.job import Job, JobResult, Progress, Watch
+from service.job import Job, Progress, Watch
 from service.metrics import Metrics
+from service.models.catalogue import load_models
 from service.models.noise import SEED_BYTES, picture_seed
-from service.models.store import LoadedModel, load_model
+from service.models.store import LoadedModel
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
+from service.reservations import Reservations
 from service.types import (
-    Certificate,
     ClassifyRequest,
     ClassifyResult,
     Defaults,
     Embedding,
     EmbedRequest,
     EmbedResult,
-    Fidelity,
     SamplingPlan,
     ServiceInfo,
-    Timing,
 )
 
-_log = logging.getLogger(__name__)
 _DECODERS = 2
 
 
@@ -95,10 +91,11 @@ class Core:
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
         self._engine: Engine | None = None
-        self._undecoded_samples = 0
-        self._reserved_pictures = 0
-        self._reserved_bytes = 0
-        self._deadlines: list[float] = []
+        self._reservations = Reservations(
+            settings,
+            pending_samples=lambda: self._engine.pending_samples if self._engine else 0,
+            samples_per_second=lambda: self._engine.samples_per_second if self._engine else 0.0,
+        )
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
         # of several threads stall each other.
@@ -120,7 +117,7 @@ class Core:
         self._state = State.DRAINING
         if self._engine is not None:
             until = time.monotonic() + self.settings.drain_ms / 1000
-            while self._reserved_pictures and time.monotonic() < until:
+            while self._reservations.pictures and time.monotonic() < until:
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(self._engine.stop)
         self._state = State.STOPPED
@@ -210,7 +207,7 @@ class Core:
             raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
         plan = admission.plan(sampling, model.sigmas, self.settings)
         limit = admission.timeout_s(sampling, self.settings)
-        held = self._memory(classify.memory(request, model, plan.estimation))
+        held = self._reservations.memory(classify.memory(request, model, plan.estimation))
         async with _within(limit):
             with held:
                 directions = await classify.directions(request, model)
@@ -237,7 +234,10 @@ class Core:
         engine, model = self._admit(request)
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
-        with self._reservation(engine, model, plan, len(request.images), arrived + limit):
+        pictures = len(request.images)
+        memory = pictures * statistics_bytes(plan, model.pipeline.dimensions)
+        deadline = arrived + limit
+        with self._reservations.request(_total(plan, pictures), pictures, memory, deadline):
             async with _within(limit):
                 return await self._run(engine, model, request, plan, arrived, progress, watches)
 
@@ -251,12 +251,8 @@ class Core:
         progress: Progress | None,
         watches: Sequence[Watch | None],
     ) -> EmbedResult:
-        samples = _total(plan, len(request.images))
-        self._undecoded_samples += samples
-        try:
+        with self._reservations.decoding(_total(plan, len(request.images))):
             images = await self._decode(model, request.images)
-        finally:
-            self._undecoded_samples -= samples
         # Image, counts and threshold rule are fixed now; only here is the noise drawn.
         jobs = [
             Job(
@@ -281,25 +277,12 @@ class Core:
             spent = sum(r.verdict.findings.samples for r in results if r.verdict is not None)
             self.metrics.samples_per_request.observe(spent)
         client_seed = request.seed is not None
-        return EmbedResult(
-            model=model.name,
-            revision=model.revision,
-            data=await self._signed(
-                request,
-                model,
-                [job.image for job in jobs],
-                tuple(
-                    _embedding(job, result, model, client_seed)
-                    for job, result in zip(jobs, results, strict=True)
-                ),
-            ),
-            timing=Timing(
-                queue_ms=1000 * max(result.queue_s for result in results),
-                device_ms=1000 * sum(result.device_s for result in results),
-                statistics_ms=1000 * sum(result.statistics_s for result in results),
-                total_ms=1000 * (time.monotonic() - arrived),
-            ),
+        items = tuple(
+            answers.embedding(job, result, model, client_seed)
+            for job, result in zip(jobs, results, strict=True)
         )
+        items = await self._signed(request, model, [job.image for job in jobs], items)
+        return answers.embed_result(model, items, results, arrived)
 
     async def _signed(
         self,
@@ -345,90 +328,8 @@ class Core:
             raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
         return self._engine, self._models[name]
 
-    @contextmanager
-    def _reservation(
-        self,
-        engine: Engine,
-        model: LoadedModel,
-        plan: SamplingPlan,
-        pictures: int,
-        deadline: float,
-    ) -> Iterator[None]:
-        """Hold the request's share of the queue, or refuse at once.
-
-        A request larger than the whole queue is admitted when nothing else is.
-        """
-        samples = _total(plan, pictures)
-        s = self.settings
-        waiting = engine.pending_samples + self._undecoded_samples
-        memory = pictures * statistics_bytes(plan, model.pipeline.dimensions)
-        full = (
-            self._reserved_pictures + pictures > s.max_pending_pictures
-            or self._reserved_bytes + memory > s.max_pending_bytes
-            or waiting + samples > s.max_pending_samples
-        )
-        if self._reserved_pictures and full:
-            raise ServiceError(
-                Kind.BUSY,
-                f"no room for {samples} samples of {pictures} pictures beside the {waiting} samples"
-                f" of {self._reserved_pictures} pictures that wait (limits:"
-                f" {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
-                f" {s.max_pending_bytes} bytes)",
-                retry_after_s=self._seconds_until_room(engine, waiting),
-            )
-        self._reserved_pictures += pictures
-        self._reserved_bytes += memory
-        self._deadlines.append(deadline)
-        try:
-            yield
-        finally:
-            self._deadlines.remove(deadline)
-            self._reserved_pictures -= pictures
-            self._reserved_bytes -= memory
-
-    @contextmanager
-    def _memory(self, needed: int) -> Iterator[None]:
-        """Count what a request holds beside its tallies, or refuse at once."""
-        most = self.settings.max_pending_bytes
-        if self._reserved_pictures and self._reserved_bytes + needed > most:
-            raise ServiceError(
-                Kind.BUSY,
-                f"no room for {needed} bytes beside the {self._reserved_bytes} that wait"
-                f" (limit: {most})",
-                retry_after_s=1.0,
-            )
-        self._reserved_bytes += needed
-        try:
-            yield
-        finally:
-            self._reserved_bytes -= needed
-
-    def _seconds_until_room(self, engine: Engine, waiting: int) -> float:
-        """At the measured rate, but no later than the last waiting request's deadline."""
-        by_rate = waiting / max(engine.samples_per_second, 1e-9)
-        by_deadline = max(self._deadlines) - time.monotonic()
-        return max(1.0, min(by_rate, by_deadline))
-
     def _load(self) -> None:
-        models: dict[str, LoadedModel] = {}
-        for reference in (self.settings.model, *self.settings.extra_models):
-            try:
-                model = load_model(reference, self.settings)
-            except OSError as error:
-                raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
-            if model.name in models:
-                raise ConfigurationError(
-                    f"two models are called {model.name!r}; add one under another name:"
-                    f" fcs models add {reference} --name ..."
-                )
-            models[model.name] = model
-            _log.info("loaded %s (%s)", model.name, model.revision)
-        first = next(iter(models.values()))
-        if self.settings.default_sigma not in (None, *first.sigmas):
-            raise ConfigurationError(
-                f"default_sigma {self.settings.default_sigma} is not a noise level of"
-                f" {first.name}: {', '.join(f'{s:g}' for s in first.sigmas)}"
-            )
+        models = load_models(self.settings)
         engine = Engine(models, self.metrics)
         try:
             engine.start()
@@ -462,29 +363,3 @@ def _seed(request: EmbedRequest, picture: int) -> bytes:
     if request.seed is None:
         return os.urandom(SEED_BYTES)
     return picture_seed(bytes.fromhex(request.seed), picture)
-
-
-def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool) -> Embedding:
-    values = result.embedding.astype("<f4").tobytes()
-    if result.verdict is None or result.fidelity is None:
-        return Embedding(values, None)
-    plan, findings = job.plan, result.verdict.findings
-    certificate = Certificate(
-        bounds=findings.bounds,
-        certified_radius=findings.certified_radius,
-        gaussian_robustness_score=findings.score,
-        # Nothing stands between pipeline and encoder here, so one cosine is both.
-        fidelity=Fidelity(pipeline=result.fidelity, encoder=result.fidelity),
-        sigma=plan.noise.sigma,
-        confidence=plan.confidence,
-        selection_samples=plan.selection,
-        estimation_samples=findings.samples,
-        target=plan.target,
-        checkpoints=plan.checkpoints,
-        stopped=result.verdict.stopped,
-        space=model.space,
-        seed=job.seed.hex(),
-        client_seed=client_seed,
-        statement=statement(findings.bounds, plan.confidence, model.space, client_seed),
-    )
-    return Embedding(values, certificate)

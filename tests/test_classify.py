@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from service import core as core_module
 from service.config import Settings
 from service.core import Core
 from service.errors import Kind, ServiceError
+from service.models import catalogue
 from service.types import ClassifyRequest, EmbedRequest, Reference, Target
 from tests.tiny import picture, tiny_model
 
@@ -34,7 +34,7 @@ def request_of(*references, images=1, **fields):
 def model(monkeypatch):
     model = tiny_model()
     loaded = {"tiny": model}
-    monkeypatch.setattr(core_module, "load_model", lambda reference, settings: loaded["tiny"])
+    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: loaded["tiny"])
     return loaded
 
 
@@ -46,7 +46,7 @@ def run(scenario, **settings):
             return await scenario(core)
         finally:
             await core.drain()
-            assert core._reserved_bytes == 0
+            assert core._reservations._bytes == 0
 
     return asyncio.run(main())
 
@@ -91,7 +91,7 @@ def test_a_radius_at_several_checkpoints_pays_for_all_of_them(model):
 def test_a_full_memory_refuses_and_later_accepts(model):
     async def scenario(core):
         first = asyncio.create_task(core.classify(request_of(samples=20_000)))
-        while not core._reserved_pictures:
+        while not core._reservations.pictures:
             await asyncio.sleep(0.005)
         with pytest.raises(ServiceError) as caught:
             await core.classify(request_of(*(at(i / 100) for i in range(200))))

@@ -4,10 +4,10 @@ import time
 import numpy as np
 import pytest
 
-from service import core as core_module
 from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError, Kind, ServiceError
+from service.models import catalogue
 from service.types import EmbedRequest
 from tests.tiny import Rotation, picture, tiny_model
 
@@ -31,7 +31,7 @@ def run(scenario, model=None, monkeypatch=None, **settings):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     model = tiny_model()
-    monkeypatch.setattr(core_module, "load_model", lambda reference, settings: model)
+    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: model)
     return model
 
 
@@ -133,7 +133,7 @@ def test_a_caller_that_leaves_takes_its_work_along():
             await task
         await asyncio.to_thread(core._engine.wait_idle, 5)
         assert core._engine.pending_samples == 0
-        assert core._reserved_pictures == 0
+        assert core._reservations.pictures == 0
 
     run(scenario)
 
@@ -238,7 +238,7 @@ def test_a_model_that_fails_its_warm_up_ends_the_start(tiny, monkeypatch):
     encoder = Rotation()
     encoder.fails_on = lambda pixels: True
     broken = tiny_model(encoder=encoder)
-    monkeypatch.setattr(core_module, "load_model", lambda reference, settings: broken)
+    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: broken)
 
     async def scenario():
         core = Core(Settings())

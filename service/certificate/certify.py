@@ -102,8 +102,9 @@ def certify(
     score = Score(estimate=float(gains.mean()), lower=betting_lower(gains, alpha))
 
     angles = _falling_angles(cone, {radius: radius / sigma for radius in radii})
+    proved: tuple[float, Method] = (math.pi, "none")
     if reached is not None:
-        proved: tuple[float, Method] = (math.acos(reached.bound), "directional")
+        proved = (math.acos(reached.bound), "directional")
         for radius in angles:
             if radius <= reached.radius:
                 angles[radius] = min(angles[radius], proved, key=lambda pair: pair[0])
@@ -112,6 +113,8 @@ def certify(
         shift = radius / sigma
         angle, method = angles[radius]
         bound = -1.0 if method == "none" else math.cos(angle)
+        if reached is not None and angles[radius] == proved:
+            bound = reached.bound  # what was tested, not the cosine of its rounded angle
         served = cone.served_bound(shift, angle, evidence.selection, alpha)
         return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
 

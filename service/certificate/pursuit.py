@@ -58,6 +58,7 @@ class Pursuit:
         self._samples = 0
         self.settled_samples = 0
         self._banked = 0.0  # log-capital before the open block's worst direction
+        self._settled_spread = self._settled_drift = 0.0
         self._gram = np.empty((0, 0))
         self._linear, self._quadratic = np.empty(0), np.empty(0)
         self._hoped = math.inf
@@ -97,6 +98,9 @@ class Pursuit:
     def settle(self) -> None:
         """The open block is full: its worst direction is charged, and its samples forgotten."""
         self._banked -= self._worst()
+        spread, drift = self._open_moments()
+        self._settled_spread += spread
+        self._settled_drift += drift
         self.settled_samples = self._samples
         self._gram = np.empty((0, 0))
         self._linear, self._quadratic = np.empty(0), np.empty(0)
@@ -118,19 +122,24 @@ class Pursuit:
             return
         while self._next_choice <= self._samples:
             self._next_choice *= 2
-        spread = self._spread
-        if len(self._gram):
-            spread = top_eigenvalue(self._gram) / len(self._gram)
-            if self._samples < _TRUSTED_SELECTION:
-                kept = len(self._foretold)
-                spread = (spread * len(self._gram) + self._spread * kept) / (len(self._gram) + kept)
+        # As they are charged: each block has a worst direction and a drift of its own.
+        spread, drift = self._open_moments()
+        spread = (self._settled_spread + spread) / self._samples
+        drift = max((self._settled_drift + drift) / self._samples, _SHRUNK_MEAN * self._drift)
+        if self._samples < _TRUSTED_SELECTION:
+            kept = len(self._foretold)
+            whole = self._samples + kept
+            spread = (spread * self._samples + self._spread * kept) / whole
         seen = np.concatenate([self._foretold, projections])
-        drift = _SHRUNK_MEAN * self._drift
-        if len(self._gram):
-            drift = max(drift, math.sqrt(max(float(self._gram.sum()), 0.0)) / len(self._gram))
         self._wager = self._choose(seen, spread, drift)
         hoped = self._choose(seen, spread / 2, drift / 2)
         self._hoped = 0.0 if hoped is None else hoped.forecast
+
+    def _open_moments(self) -> tuple[float, float]:
+        """Largest eigenvalue of sum hh^T and norm of sum h over the open block, estimated."""
+        if not len(self._gram):
+            return 0.0, 0.0
+        return top_eigenvalue(self._gram), math.sqrt(max(float(self._gram.sum()), 0.0))
 
     def _worst(self) -> float:
         if not len(self._gram) or not self._quadratic.any():

@@ -26,7 +26,10 @@ class Verdict:
 
 
 def statistics_bytes(plan: SamplingPlan, dimensions: int) -> int:
-    """Most memory that the samples of one picture and the looks at them hold at a time."""
+    """Most memory that one picture's samples hold from look to look.
+
+    A look itself takes a few times its block more while it runs; there is one at a time.
+    """
     if not plan.certify:
         return tally_bytes(dimensions, plan.selection, 0)
     held = tally_bytes(dimensions, plan.selection, plan.estimation)
@@ -101,4 +104,8 @@ class Sequential:
             cone_alpha=cone_alpha,
             reached=plan.target if stopped == "target" else None,
         )
+        if plan.target is not None:
+            shift = plan.target.radius / plan.noise.sigma
+            if findings.bound_at(shift) >= plan.target.bound:
+                stopped = "target"  # where the pursuit failed, the cone may have got there
         return Verdict(stopped, findings)

@@ -21,12 +21,12 @@ from service.certificate.ratio import Ratio
 
 Floats = NDArray[np.float64]
 
-# Payoff of a sample below every cell, as a share of that in the first: such a sample must not
-# ruin the capital, and a larger share costs growth.
-_FLOOR = 0.02
+# Least payoff of a sample below every cell, as a share of that in the first: such a sample must
+# not ruin the capital.
+_LEAST_FLOOR = 0.02
 _MOST_STAKED = 0.98  # no payoff on any cell falls below the rest
 _TEMPERATURE = 2e-4  # of the soft maximum, beside payoffs near 1
-_SCALE, _STEP = (0.25, 0.5, 0.15), 0.04  # usual β, κ, ν and first step of the payoffs
+_SCALE, _STEP = (0.25, 0.5, 0.15, 0.1), 0.04  # usual β, κ, ν, floor and first step of payoffs
 _ROUNDING = 1e-9
 # Quantiles of the projections at which cells begin, and how far below the smallest the first do.
 _QUANTILES = (0.0, 0.01, 0.03, 0.08, 0.18, 0.28, 0.38, 0.5, 0.62, 0.74, 0.84, 0.92)
@@ -54,7 +54,9 @@ class Wager:
     Attributes:
         starts: t_0 < ... < t_{K-1}, all in [0, 1].
         payoffs: a_k, rising, a_0 = 1.
-        quadratic: κ; linear: ν.
+        quadratic: κ.
+        linear: ν.
+        floor: payoff below t_0.
         log_price: rounded up.
         forecast: log-growth a sample that the choice expected.
     """
@@ -63,6 +65,7 @@ class Wager:
     payoffs: Floats
     quadratic: float
     linear: float
+    floor: float
     log_price: float
     forecast: float
 
@@ -74,7 +77,7 @@ class Wager:
         """
         cell = np.searchsorted(self.starts, projections, side="right") - 1
         seen = cell >= 0
-        payoff = np.where(seen, self.payoffs[cell], _FLOOR)
+        payoff = np.where(seen, self.payoffs[cell], self.floor)
         rho = np.sqrt(np.maximum(1 - projections**2, 1e-12))
         kappa, nu = self.quadratic / payoff * seen, self.linear / payoff * seen
         quadratic = (-np.log1p(-(kappa * rho + nu) * rho) - nu * rho) / rho**2
@@ -86,8 +89,10 @@ def cells(projections: Floats) -> Floats:
     quantiles = np.quantile(projections, _QUANTILES)
     drop = np.median(projections) - quantiles[0]
     places = np.concatenate([quantiles[0] - np.array(_BELOW) * drop, quantiles])
+    if (places < 0).any() and (projections >= 0).any():
+        places = np.append(places, projections[projections >= 0].min())
     starts = np.unique(np.minimum(places, 1.0)) - 1e-12
-    return np.asarray(starts[starts >= 0])
+    return np.asarray(np.maximum(starts[starts >= -1e-12], 0.0))
 
 
 def choose(
@@ -117,14 +122,20 @@ def choose(
         np.ones(len(scale)),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(1e-3, None), (1e-2, None)] + [(0.0, None)] * (len(scale) - 2),
+        bounds=_bounds(scale),
         options={"maxiter": 200},
     )
     return problem.wager(found.x * scale)
 
 
+def _bounds(scale: Floats) -> list[tuple[float, float | None]]:
+    """Of each parameter over its scale."""
+    floor = (_LEAST_FLOOR / _SCALE[3], 1 / _SCALE[3])
+    return [(1e-3, None), (1e-2, None), (0.0, None), floor] + [(0.0, None)] * (len(scale) - 4)
+
+
 class _Problem:
-    """Log-growth of a wager as a function of x = (β, κ, ν, a_1 - a_0, ..., a_{K-1} - a_{K-2})."""
+    """Log-growth of a wager, by x = (β, κ, ν, floor, a_1 - a_0, ..., a_{K-1} - a_{K-2})."""
 
     def __init__(
         self,
@@ -138,21 +149,27 @@ class _Problem:
         self.starts, self.ratio = starts, ratio
         self.cosine, self.sine = math.cos(theta), math.sin(theta)
         self.second_moment, self.mean = second_moment, mean
+        inside = projections[projections >= starts[0]]
+        counts = np.bincount(
+            np.searchsorted(starts, inside, side="right") - 1, minlength=len(starts)
+        )
         # Cells where nothing was seen yet count as if half a sample had been.
-        empty = starts[: len(_BELOW)]
-        inside = np.concatenate([empty, projections[projections >= starts[0]]])
+        empty = starts[counts == 0]
+        inside = np.concatenate([empty, inside])
         weights = np.ones(len(inside))
         weights[: len(empty)] = _UNSEEN
-        self.weights = weights / weights.sum()
+        self.below = float((projections < starts[0]).sum())
+        total = weights.sum() + self.below
+        self.weights, self.below = weights / total, self.below / total
         self.cell = np.searchsorted(starts, inside, side="right") - 1
         self.rho = np.sqrt(np.maximum(1 - inside**2, 1e-9))
         self.reach = np.sqrt(np.maximum(1 - starts**2, 0.0))[:, None]
 
     def loss(self, x: Floats) -> tuple[float, Floats]:
         """Minus the expected log-growth with a smoothed price, and its gradient in x."""
-        beta, kappa, nu, payoffs = self._unpack(x)
-        growth, slopes = self._growth(kappa, nu, payoffs)
-        values, y = self._best(beta, kappa, nu, payoffs)
+        beta, kappa, nu, floor, payoffs = self._unpack(x)
+        growth, slopes = self._growth(kappa, nu, floor, payoffs)
+        values, y = self._best(beta, kappa, nu, floor, payoffs)
         peak = values.max(0)
         shares = np.exp((values - peak) / _TEMPERATURE)
         total = shares.sum(0)
@@ -167,6 +184,7 @@ class _Problem:
             [
                 [by_beta + self.ratio.shifted_tail],
                 [-float((levels * y * y).sum()), self.ratio.tail - float((levels * y).sum())],
+                [float(shares[0].sum())],
                 np.cumsum(by_payoff[::-1])[::-1][1:],
             ]
         )
@@ -175,23 +193,25 @@ class _Problem:
 
     def wager(self, x: Floats) -> Wager:
         """The wager of these parameters, made safe and priced exactly."""
-        beta, kappa, nu, payoffs = self._unpack(x)
+        beta, kappa, nu, floor, payoffs = self._unpack(x)
         reach = self.reach[:, 0]
         staked = float(((kappa * reach + nu) * reach / payoffs).max())
         if staked > _MOST_STAKED:
             kappa, nu = kappa * _MOST_STAKED / staked, nu * _MOST_STAKED / staked
-        values, _ = self._best(beta, kappa, nu, payoffs)
+        values, _ = self._best(beta, kappa, nu, floor, payoffs)
         price = self._price(beta, nu, payoffs, values.max(0))
         log_price = math.log(price) + _ROUNDING
-        growth, _ = self._growth(kappa, nu, payoffs)
-        return Wager(self.starts, payoffs, kappa, nu, log_price, growth - log_price)
+        growth, _ = self._growth(kappa, nu, floor, payoffs)
+        return Wager(self.starts, payoffs, kappa, nu, floor, log_price, growth - log_price)
 
     @staticmethod
-    def _unpack(x: Floats) -> tuple[float, float, float, Floats]:
-        payoffs = 1 + np.concatenate([[0.0], np.cumsum(x[3:])])
-        return float(x[0]), float(x[1]), float(x[2]), payoffs
+    def _unpack(x: Floats) -> tuple[float, float, float, float, Floats]:
+        payoffs = 1 + np.concatenate([[0.0], np.cumsum(x[4:])])
+        return float(x[0]), float(x[1]), float(x[2]), float(x[3]), payoffs
 
-    def _growth(self, kappa: float, nu: float, payoffs: Floats) -> tuple[float, Floats]:
+    def _growth(
+        self, kappa: float, nu: float, floor: float, payoffs: Floats
+    ) -> tuple[float, Floats]:
         """Mean log-payoff of the samples seen, by `Wager.terms`, and its slopes."""
         a, rho = payoffs[self.cell], self.rho
         k, v = kappa / a, nu / a
@@ -206,12 +226,15 @@ class _Problem:
         slopes = np.concatenate(
             [
                 [0.0, float(by_k / a @ weights), float(by_v / a @ weights)],
+                [self.below / floor],
                 np.cumsum(by_payoff[::-1])[::-1][1:],
             ]
         )
-        return float(growth @ weights), slopes
+        return float(growth @ weights) + self.below * math.log(floor), slopes
 
-    def _best(self, beta: float, kappa: float, nu: float, payoffs: Floats) -> tuple[Floats, Floats]:
+    def _best(
+        self, beta: float, kappa: float, nu: float, floor: float, payoffs: Floats
+    ) -> tuple[Floats, Floats]:
         """Largest βΛG + e below the cells and in each, [1 + K, J], and the y in each, [K, J].
 
         Below the cells G reaches 1; in a cell the least s is best, and a parabola in y remains.
@@ -220,9 +243,9 @@ class _Problem:
         y = np.clip((nodes * self.cosine - nu) / (2 * kappa), -self.reach, self.reach)
         level = payoffs[:, None] - np.outer(self.starts, nodes) * self.sine
         level = level + (nodes * self.cosine - nu) * y - kappa * y * y
-        return np.vstack([nodes + _FLOOR, level]), y
+        return np.vstack([nodes + floor, level]), y
 
     def _price(self, beta: float, nu: float, payoffs: Floats, values: Floats) -> float:
-        """Expectation over the ratio; beyond its last node the payoff is at most a_K + ν."""
+        """Expectation over the ratio; beyond its last node no payoff exceeds a_K + ν."""
         beyond = self.ratio.tail * (payoffs[-1] + nu) + beta * self.ratio.shifted_tail
         return float(self.ratio.weights @ values + beyond)

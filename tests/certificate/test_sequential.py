@@ -75,9 +75,43 @@ def test_a_target_out_of_reach_is_called_infeasible_early(rows, radius):
 
 
 def test_a_target_that_the_samples_do_not_reach_spends_them_all(rows):
-    p = plan(selection=100, estimation=60, sigma=1.0, target=Target(0.5, 0.98))
+    p = plan(selection=100, estimation=40, sigma=1.0, target=Target(0.5, 0.98))
     verdict, _ = verdict_of(p, rows)
-    assert (verdict.stopped, verdict.findings.samples) == ("samples", 60)
+    assert (verdict.stopped, verdict.findings.samples) == ("samples", 40)
+
+
+def flipped(seed, share, spread=0.3):
+    """A narrow law in eight dimensions, a share of it turned round."""
+    rng = np.random.default_rng(seed)
+    x = np.concatenate([np.ones((4000, 1)), spread / 3 * rng.normal(size=(4000, 7))], axis=1)
+    x[1:][rng.random(3999) < share] *= -1
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05])
+@pytest.mark.parametrize("block", [1024, 85, 63])
+def test_outliers_and_block_ends_do_not_spoil_the_pursuit(monkeypatch, share, block):
+    """Samples opposite to the embedding lie below every cell; a block may just have begun."""
+    monkeypatch.setattr(blocks_module, "_BLOCK_ROWS", block)
+    p = plan(selection=100, estimation=3000, sigma=1.0, radii=(0.5,), target=Target(0.5, 0.9))
+    verdict, _ = verdict_of(p, flipped(3, share))
+    assert verdict.stopped == "target"
+    assert verdict.findings.samples <= 1000
+
+
+@pytest.mark.parametrize("bound", [0.5, 0.44, 0.41, 0.9, 0.83])
+def test_the_reported_bound_is_never_an_ulp_below_the_target(rows, bound):
+    p = plan(selection=100, estimation=900, sigma=1.0, radii=(1.2,), target=Target(1.2, bound))
+    verdict, _ = verdict_of(p, rows)
+    assert verdict.stopped == "target"
+    assert verdict.findings.bounds[0].bound >= bound
+
+
+def test_a_target_that_the_cone_proves_is_not_called_infeasible(rows, monkeypatch):
+    monkeypatch.setattr("service.certificate.pursuit.Pursuit.reached", property(lambda _: False))
+    p = plan(selection=100, estimation=600, sigma=1.0, radii=(0.2,), target=Target(0.1, 0.6))
+    verdict, _ = verdict_of(p, rows)
+    assert verdict.stopped == "target"
 
 
 @pytest.mark.parametrize("pack", [1, 7, 500])

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from service.certificate.ratio import likelihood_ratio
-from service.certificate.wager import _FLOOR, cells, choose
+from service.certificate.wager import cells, choose
 
 
 def projections(seed=0, n=150, where=0.9, width=0.03):
@@ -24,7 +24,7 @@ def wager_of(shift=0.5, bound=0.9, second_moment=0.02, mean=0.04, **law):
 def payoff(wager, s, y):
     cell = np.searchsorted(wager.starts, s, side="right") - 1
     inside = wager.payoffs[cell] - wager.quadratic * y * y - wager.linear * y
-    return np.where(cell >= 0, inside, _FLOOR)
+    return np.where(cell >= 0, inside, wager.floor)
 
 
 def disk(points=121):

@@ -1,0 +1,106 @@
+"""What accepted requests hold of the queue and of memory; over the limits, an honest refusal.
+
+On the event loop only. A request larger than a whole limit is admitted when nothing else is.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from service.config import Settings
+from service.errors import Kind, ServiceError
+
+
+@dataclass(slots=True)
+class Reservations:
+    """The books of one core.
+
+    Attributes:
+        settings: limits of pending pictures, samples and bytes.
+        pending_samples: samples accepted by the engine and not yet handed to the device.
+        samples_per_second: the engine's measured rate.
+        pictures: of requests that are not answered yet.
+    """
+
+    settings: Settings
+    pending_samples: Callable[[], int]
+    samples_per_second: Callable[[], float]
+    pictures: int = 0
+    _bytes: int = 0
+    _undecoded_samples: int = 0
+    _deadlines: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def request(self, samples: int, pictures: int, memory: int, deadline: float) -> Iterator[None]:
+        """Hold a request's share of the queue, or refuse at once.
+
+        Args:
+            samples: of all its pictures.
+            pictures: in it.
+            memory: bytes that the statistics of its samples hold.
+            deadline: when it ends at the latest, monotonic seconds.
+
+        Raises:
+            ServiceError: busy.
+        """
+        s = self.settings
+        waiting = self.pending_samples() + self._undecoded_samples
+        full = (
+            self.pictures + pictures > s.max_pending_pictures
+            or self._bytes + memory > s.max_pending_bytes
+            or waiting + samples > s.max_pending_samples
+        )
+        if self.pictures and full:
+            raise ServiceError(
+                Kind.BUSY,
+                f"no room for {samples} samples of {pictures} pictures beside the {waiting} samples"
+                f" of {self.pictures} pictures that wait (limits:"
+                f" {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
+                f" {s.max_pending_bytes} bytes)",
+                retry_after_s=self._seconds_until_room(waiting),
+            )
+        self.pictures += pictures
+        self._bytes += memory
+        self._deadlines.append(deadline)
+        try:
+            yield
+        finally:
+            self._deadlines.remove(deadline)
+            self.pictures -= pictures
+            self._bytes -= memory
+
+    @contextmanager
+    def memory(self, needed: int) -> Iterator[None]:
+        """Hold bytes beside those of the samples, or refuse at once.
+
+        Raises:
+            ServiceError: busy.
+        """
+        most = self.settings.max_pending_bytes
+        if self.pictures and self._bytes + needed > most:
+            raise ServiceError(
+                Kind.BUSY,
+                f"no room for {needed} bytes beside the {self._bytes} that wait (limit: {most})",
+                retry_after_s=1.0,
+            )
+        self._bytes += needed
+        try:
+            yield
+        finally:
+            self._bytes -= needed
+
+    @contextmanager
+    def decoding(self, samples: int) -> Iterator[None]:
+        """Count samples as waiting while the pictures they belong to are decoded."""
+        self._undecoded_samples += samples
+        try:
+            yield
+        finally:
+            self._undecoded_samples -= samples
+
+    def _seconds_until_room(self, waiting: int) -> float:
+        """At the measured rate, but no later than the last waiting request's deadline."""
+        by_rate = waiting / max(self.samples_per_second(), 1e-9)
+        by_deadline = max(self._deadlines) - time.monotonic()
+        return max(1.0, min(by_rate, by_deadline))
