@@ -12,8 +12,12 @@ _SHIFTS = (0.25, 0.5, 1.0, 1.5, 2.0)
 def prove(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
-    sigma: Annotated[list[float] | None, typer.Option(help="Noise level; repeat.")] = None,
-    shift: Annotated[list[float] | None, typer.Option(help="epsilon/sigma; repeat.")] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(min=0.001, max=16, help="Noise level; repeat.")
+    ] = None,
+    shift: Annotated[
+        list[float] | None, typer.Option(min=0.01, max=20, help="epsilon/sigma; repeat.")
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds of each picture.")] = 2,
     selection_samples: Annotated[int, typer.Option(min=1)] = 100,
     samples: Annotated[int, typer.Option(min=1, help="Samples of a certificate.")] = 250,
