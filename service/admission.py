@@ -7,9 +7,10 @@ import math
 import re
 from typing import TypeVar
 
+from service.certificate.stopping import checkpoints
 from service.config import MAX_CONFIDENCE, Settings
 from service.errors import invalid, shown
-from service.types import EmbedRequest, NoiseLevel, SamplingPlan
+from service.types import EmbedRequest, NoiseLevel, SamplingPlan, Target
 
 PROFILES = ("balanced",)
 MAX_PRIORITY = 100
@@ -46,14 +47,18 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
             "confidence",
         )
     _seed(request.seed, settings)
+    sigma = _sigma(request, sigmas, settings)
+    target = _target(request, sigma, settings)
     return SamplingPlan(
-        noise=NoiseLevel(_sigma(request, sigmas, settings)),
+        noise=NoiseLevel(sigma),
         radii=_radii(request, settings),
         selection=selection,
         estimation=samples,
         confidence=confidence,
         certify=request.certify,
         priority=request.priority,
+        target=target,
+        checkpoints=(samples,) if target is None else checkpoints(samples),
     )
 
 
@@ -61,6 +66,13 @@ def default_sigma(sigmas: tuple[float, ...], settings: Settings) -> float:
     """Noise level of a request that names none: the operator's, else 0.25, else the first."""
     wanted = _SIGMA if settings.default_sigma is None else settings.default_sigma
     return wanted if wanted in sigmas else sigmas[0]
+
+
+def default_target(sigma: float, settings: Settings) -> Target | None:
+    """When a plain request at this noise level stops early."""
+    if settings.default_target_shift is None:
+        return None
+    return Target(settings.default_target_shift * sigma, settings.default_target_bound)
 
 
 def timeout_s(request: EmbedRequest, settings: Settings) -> float:
@@ -108,6 +120,23 @@ def _radii(request: EmbedRequest, settings: Settings) -> tuple[float, ...]:
         if not (math.isfinite(radius) and radius >= 0):
             raise invalid(f"radius {radius} must be a finite number >= 0", f"radii[{i}]")
     return radii
+
+
+def _target(request: EmbedRequest, sigma: float, settings: Settings) -> Target | None:
+    target = request.target
+    if not request.certify:
+        if isinstance(target, Target):
+            raise invalid("a target needs a certificate, but certify is false", "target")
+        return None
+    if target == "default":
+        return default_target(sigma, settings) if request.samples is None else None
+    if target is None:
+        return None
+    if not (math.isfinite(target.radius) and target.radius >= 0):
+        raise invalid(f"radius {target.radius} must be a finite number >= 0", "target.radius")
+    if not 0 < target.bound < 1:
+        raise invalid(f"bound is {target.bound}; allowed is 0 < bound < 1", "target.bound")
+    return target
 
 
 def _seed(seed: str | None, settings: Settings) -> None:

@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     default_samples: int = Field(1000, ge=1)
     default_selection_samples: int = Field(100, ge=1)
     default_confidence: float = Field(0.999, gt=0, le=MAX_CONFIDENCE)
+    default_target_shift: float | None = Field(
+        0.5, ge=0, le=4, description="radius/sigma of the default target; None: no target"
+    )
+    default_target_bound: float = Field(0.9, gt=0, lt=1)
     default_timeout_ms: int = Field(30_000, ge=1)
 
     @model_validator(mode="after")

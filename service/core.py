@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service import __version__, admission
+from service.certificate.sequential import statistics_bytes
 from service.certificate.statement import statement
-from service.certificate.tally import tally_bytes
 from service.config import Settings
 from service.engine import Engine
 from service.errors import (
@@ -132,6 +132,7 @@ class Core:
         if not self._models:
             raise unavailable(self._state.value)
         s = self.settings
+        sigma = admission.default_sigma(self._models[self._default].sigmas, s)
         return ServiceInfo(
             version=__version__,
             default_model=self._default,
@@ -150,11 +151,12 @@ class Core:
                 "pending_bytes": s.max_pending_bytes,
             },
             defaults=Defaults(
-                sigma=admission.default_sigma(self._models[self._default].sigmas, s),
+                sigma=sigma,
                 radii=s.default_radii,
                 samples=s.default_samples,
                 selection_samples=s.default_selection_samples,
                 confidence=s.default_confidence,
+                target=admission.default_target(sigma, s),
                 timeout_ms=s.default_timeout_ms,
             ),
             client_seed_allowed=s.allow_client_seed,
@@ -227,7 +229,8 @@ class Core:
             for job in jobs:
                 job.future.cancel()  # a no-op for those already answered
         if plan.certify:
-            self.metrics.samples_per_request.observe(plan.estimation * len(jobs))
+            spent = sum(r.verdict.findings.samples for r in results if r.verdict is not None)
+            self.metrics.samples_per_request.observe(spent)
         client_seed = request.seed is not None
         return EmbedResult(
             model=model.name,
@@ -287,8 +290,7 @@ class Core:
         samples = _total(plan, pictures)
         s = self.settings
         waiting = engine.pending_samples + self._undecoded_samples
-        estimation = plan.estimation if plan.certify else 0
-        memory = pictures * tally_bytes(model.pipeline.dimensions, plan.selection, estimation)
+        memory = pictures * statistics_bytes(plan, model.pipeline.dimensions)
         full = (
             self._reserved_pictures + pictures > s.max_pending_pictures
             or self._reserved_bytes + memory > s.max_pending_bytes
@@ -364,9 +366,9 @@ def _seed(request: EmbedRequest, picture: int) -> bytes:
 
 def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool) -> Embedding:
     values = result.embedding.astype("<f4").tobytes()
-    if result.findings is None or result.fidelity is None:
+    if result.verdict is None or result.fidelity is None:
         return Embedding(values, None)
-    plan, findings = job.plan, result.findings
+    plan, findings = job.plan, result.verdict.findings
     certificate = Certificate(
         bounds=findings.bounds,
         certified_radius=findings.certified_radius,
@@ -376,8 +378,10 @@ def _embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: boo
         sigma=plan.noise.sigma,
         confidence=plan.confidence,
         selection_samples=plan.selection,
-        estimation_samples=plan.estimation,
-        stopped="samples",
+        estimation_samples=findings.samples,
+        target=plan.target,
+        checkpoints=plan.checkpoints,
+        stopped=result.verdict.stopped,
         space=model.space,
         seed=job.seed.hex(),
         client_seed=client_seed,

@@ -3,7 +3,7 @@
     device thread      next batch -> noise -> pipeline -> features -> each job's tally
     lanes              the CPU's share of that work, side by side
     preparer thread    with a GPU: the next batch's noise while this batch computes
-    statistics thread  block eigenvalues; at the end of a job, its certificate -> its waiter
+    statistics thread  block eigenvalues, looks at checkpoints; a verdict -> its waiter
 
 A job's failure reaches its own waiter only. If the device thread itself dies, every waiter is told
 and the engine says why it is lost. The engine knows nothing of transports, requests or pictures.
@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.certificate.certify import certify
-from service.certificate.tally import Block, measure
+from service.certificate.blocks import Block, measure
+from service.certificate.evidence import Mark
+from service.certificate.sequential import Verdict
 from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult
 from service.metrics import SHIFTS, Metrics
@@ -141,7 +142,7 @@ class Engine:
     def pending_samples(self) -> int:
         """Samples accepted and not yet handed to the device."""
         with self._wake:
-            return self._scheduler.pending_samples
+            return sum(job.outstanding for job in list(self._jobs) if not job.abandoned)
 
     @property
     def samples_per_second(self) -> float:
@@ -275,12 +276,15 @@ class Engine:
                 continue
             try:
                 job.device_s += seconds * part.count / batch.fill
-                for block in job.tally.add(part.stage, features[row : row + part.count]):
-                    self._measure_later(job, block)
+                for found in job.tally.add(part.stage, features[row : row + part.count]):
+                    if isinstance(found, Block):
+                        self._measure_later(job, found)
+                    else:
+                        self._statistics.submit(self._look, job, found)
                 if job.progress is not None:
                     job.progress(part.count)
-                if job.tally.complete:
-                    self._statistics.submit(self._finish, job)
+                if not job.plan.certify and job.tally.selected:
+                    self._answer(job, None, None)
             except Exception as error:
                 self._fail(job, error)
 
@@ -296,35 +300,49 @@ class Engine:
         began = time.monotonic()
         try:
             job.tally.absorb(measure(block))
+            job.sequential.pass_block(block)
         except Exception as error:
             self._fail(job, error)
         job.statistics_s += time.monotonic() - began
 
-    def _finish(self, job: Job) -> None:
-        """Certify and answer (statistics thread; blocks submitted earlier are absorbed by now)."""
+    def _look(self, job: Job, mark: Mark) -> None:
+        """Look at a checkpoint: answer, or go on (statistics thread, in the order of samples)."""
         if job.abandoned:
             return
         began = time.monotonic()
         try:
-            findings = fidelity = None
-            if job.plan.certify:
-                evidence = job.tally.evidence()
-                plan = job.plan
-                findings = certify(evidence, plan.noise.sigma, plan.radii, 1 - plan.confidence)
-                fidelity = evidence.fidelity
+            verdict = job.sequential.look(mark)
+            fidelity = None
+            if verdict is not None:
+                fidelity = job.tally.fidelity
                 for shift in SHIFTS:
-                    bound, _ = findings.cone.bound(shift)
+                    bound = verdict.findings.bound_at(shift)
                     self._metrics.bound.labels(shift=str(shift)).observe(bound)
-                self._metrics.early_stops.labels(reason="samples").inc()
+                self._metrics.early_stops.labels(reason=verdict.stopped).inc()
             job.statistics_s += time.monotonic() - began
-            queue_s = (job.started or job.submitted) - job.submitted
-            job.succeed(
-                JobResult(
-                    job.tally.embedding, findings, fidelity, queue_s, job.device_s, job.statistics_s
-                )
-            )
+            if verdict is None:
+                self._go_on(job)
+            else:
+                self._answer(job, verdict, fidelity)
         except Exception as error:
             self._fail(job, error)
+
+    def _go_on(self, job: Job) -> None:
+        """Let the job draw up to its next checkpoint but one."""
+        with self._wake:
+            waits = not job.remaining
+            job.continue_past_look()
+            if waits and job.remaining and not job.abandoned:
+                self._scheduler.resume(job)
+                self._wake.notify_all()
+
+    def _answer(self, job: Job, verdict: Verdict | None, fidelity: float | None) -> None:
+        queue_s = (job.started or job.submitted) - job.submitted
+        job.succeed(
+            JobResult(
+                job.tally.embedding, verdict, fidelity, queue_s, job.device_s, job.statistics_s
+            )
+        )
 
     def _fail(self, job: Job, error: Exception) -> None:
         if job.abandoned:  # its caller left meanwhile and its tally was released: no fault

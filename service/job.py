@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.certificate.certify import Findings
+from service.certificate.sequential import Sequential, Verdict
 from service.certificate.tally import Tally
 from service.types import SamplingPlan, Stage
 
@@ -20,12 +20,12 @@ class JobResult:
 
     Attributes:
         embedding: float32 [d], unit norm.
-        findings: None when no certificate was asked.
-        fidelity: cosine of the embedding with the noise-free feature; None with `findings`.
+        verdict: None when no certificate was asked.
+        fidelity: cosine of the embedding with the noise-free feature; None with `verdict`.
     """
 
     embedding: NDArray[np.float32]
-    findings: Findings | None
+    verdict: Verdict | None
     fidelity: float | None
     queue_s: float
     device_s: float
@@ -35,6 +35,9 @@ class JobResult:
 @dataclass(slots=True, eq=False)
 class Job:
     """Samples of one picture, handed out in order: CLEAN, SELECT, ESTIMATE.
+
+    Estimation samples are handed out up to the checkpoint after the next one to be looked at, so
+    that the device need not wait for a look, and little is drawn in vain.
 
     Attributes:
         model: name of a loaded model.
@@ -57,7 +60,9 @@ class Job:
     device_s: float = 0.0
     statistics_s: float = 0.0
     _tally: Tally | None = None
+    _sequential: Sequential | None = None
     _handed_out: int = 0
+    _looks: int = 0
 
     @property
     def priority(self) -> int:
@@ -83,21 +88,46 @@ class Job:
         return sum(count for _, count in self.stages)
 
     @property
-    def remaining(self) -> int:
-        """Samples not yet handed out."""
+    def outstanding(self) -> int:
+        """Samples that may still be handed out, if sampling does not stop early."""
         return self.total - self._handed_out
+
+    @property
+    def remaining(self) -> int:
+        """Samples that may be handed out now."""
+        return self.outstanding - self._held_back
+
+    @property
+    def _held_back(self) -> int:
+        if not self.plan.certify:
+            return 0
+        checkpoints = self.plan.checkpoints
+        return self.plan.estimation - checkpoints[min(self._looks + 1, len(checkpoints) - 1)]
+
+    def continue_past_look(self) -> None:
+        """A checkpoint was looked at, and sampling goes on."""
+        self._looks += 1
 
     @property
     def tally(self) -> Tally:
         """Made when the first sample arrives: a queued job holds no more than its picture."""
         if self._tally is None:
             estimation = self.plan.estimation if self.plan.certify else 0
-            self._tally = Tally(self.dimensions, self.plan.selection, estimation)
+            checkpoints = self.plan.checkpoints if self.plan.certify else ()
+            self._tally = Tally(self.dimensions, self.plan.selection, estimation, checkpoints)
         return self._tally
+
+    @property
+    def sequential(self) -> Sequential:
+        """The looks at this job's tally; for the statistics thread."""
+        if self._sequential is None:
+            self._sequential = Sequential(self.plan, self.tally)
+        return self._sequential
 
     def take(self, limit: int) -> list[tuple[Stage, int, int]]:
         """Hand out up to `limit` samples as (stage, first index, count)."""
         parts: list[tuple[Stage, int, int]] = []
+        limit = min(limit, self.remaining)
         begin = 0
         for stage, count in self.stages:
             first = self._handed_out - begin
@@ -111,7 +141,7 @@ class Job:
 
     def release(self) -> None:
         """Give back the memory of the samples: nobody waits for them any more."""
-        self._tally = None
+        self._tally = self._sequential = None
 
     def fail(self, error: BaseException) -> None:
         """Tell the waiter, unless it was told already or left."""

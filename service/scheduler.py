@@ -32,7 +32,7 @@ class Schedulable(Protocol):
 
     @property
     def remaining(self) -> int:
-        """Samples not yet handed out."""
+        """Samples that may be handed out now; at 0 the job leaves the queue."""
 
     def take(self, limit: int) -> list[tuple[Stage, int, int]]:
         """Hand out up to `limit` samples as (stage, first index, count)."""
@@ -70,16 +70,10 @@ class Scheduler(Generic[J]):
         queue = self._queues.setdefault(job.priority, _Queue(deque(), deque()))
         queue.fresh.append((job, FIRST_SLICE))
 
-    @property
-    def pending_samples(self) -> int:
-        """Samples not yet handed out, of jobs somebody waits for."""
-        return sum(job.remaining for job in self.jobs())
-
-    def jobs(self) -> list[J]:
-        """Jobs with samples to hand out, abandoned ones left out."""
-        queues = self._queues.values()
-        every = [j for q in queues for j in [*(job for job, _ in q.fresh), *q.running]]
-        return [job for job in every if not job.abandoned]
+    def resume(self, job: J) -> None:
+        """Queue a job again that had left with nothing to hand out, behind those that run."""
+        queue = self._queues.setdefault(job.priority, _Queue(deque(), deque()))
+        queue.running.append(job)
 
     def next_batch(self, capacities: dict[str, int]) -> list[Slice[J]]:
         """Up to the model's capacity of samples, of one model; empty if nothing is queued.

@@ -61,6 +61,14 @@ class Preprocessing:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Sampling may stop as soon as `bound` is certified within the l2 distance `radius`."""
+
+    radius: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """Pictures to embed, as a transport received them; None means "the default".
 
@@ -68,8 +76,11 @@ class EmbedRequest:
         images: encoded pictures (PNG, JPEG, WebP, ...), one certificate each.
         sigma: noise level, RGB in [0, 1].
         radii: l2 attack sizes epsilon at which bounds are asked, same unit as sigma.
-        samples: estimation samples n; selection_samples: n0, whose mean is the embedding.
+        samples: estimation samples n, or with a target their ceiling;
+            selection_samples: n0, whose mean is the embedding.
         confidence: 1 - alpha of each picture's certificate.
+        target: when to stop early; None spends exactly `samples`; "default" is the service's own
+            target, or None where `samples` is given.
         timeout_s: seconds from arrival until the request fails with a deadline error.
         seed: hex noise seed; refused unless the operator allowed client seeds.
     """
@@ -83,6 +94,7 @@ class EmbedRequest:
     samples: int | None = None
     selection_samples: int | None = None
     confidence: float | None = None
+    target: Target | Literal["default"] | None = "default"
     priority: int = 0
     timeout_s: float | None = None
     seed: str | None = None
@@ -90,7 +102,14 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class SamplingPlan:
-    """A request's sampling, fully resolved and checked, fixed before any seed is drawn."""
+    """A request's sampling, fully resolved and checked, fixed before any seed is drawn.
+
+    Attributes:
+        selection: n0; estimation: n, the ceiling when there is a target.
+        target: when to stop early; None spends exactly `estimation`.
+        checkpoints: rising numbers of estimation samples at which sampling may stop; the last is
+            `estimation`.
+    """
 
     noise: NoiseLevel
     radii: tuple[float, ...]
@@ -99,6 +118,8 @@ class SamplingPlan:
     confidence: float
     certify: bool
     priority: int
+    target: Target | None
+    checkpoints: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +188,8 @@ class Certificate:
     confidence: float
     selection_samples: int
     estimation_samples: int
+    target: Target | None
+    checkpoints: tuple[int, ...]
     stopped: Stopped
     space: Space
     seed: str
@@ -226,6 +249,7 @@ class Defaults:
     samples: int
     selection_samples: int
     confidence: float
+    target: Target | None
     timeout_ms: int
 
 

@@ -10,6 +10,7 @@ from service.engine import Engine
 from service.errors import Kind, ServiceError
 from service.job import Job
 from service.metrics import Metrics
+from service.types import Target
 from tests.tiny import Rotation, plan, tiny_model
 
 WAIT = 20
@@ -52,10 +53,10 @@ def result_of(engine, job):
     return job.future.result(WAIT)
 
 
-def test_a_job_gets_an_embedding_and_findings(make_engine):
+def test_a_job_gets_an_embedding_and_a_verdict(make_engine):
     result = result_of(make_engine(), job_of())
     assert np.linalg.norm(result.embedding) == pytest.approx(1, abs=1e-6)
-    assert result.findings.bounds[0].bound > 0.5
+    assert result.verdict.findings.bounds[0].bound > 0.5
     assert result.fidelity > 0.9
     assert result.device_s > 0
 
@@ -63,7 +64,7 @@ def test_a_job_gets_an_embedding_and_findings(make_engine):
 def test_without_a_certificate_only_the_selection_runs(make_engine):
     engine = make_engine()
     result = result_of(engine, job_of(plan=plan(certify=False)))
-    assert result.findings is None
+    assert result.verdict is None
     text = engine._metrics.render().decode()
     assert 'fcs_samples_total{stage="select"} 10.0' in text
     assert 'fcs_samples_total{stage="estimate"} 0.0' in text
@@ -79,7 +80,7 @@ def test_company_in_the_batches_changes_nothing(make_engine):
     for other in crowd:
         other.future.result(WAIT)
     np.testing.assert_array_equal(alone.embedding, among.embedding)
-    assert alone.findings.bounds == among.findings.bounds
+    assert alone.verdict.findings.bounds == among.verdict.findings.bounds
 
 
 @pytest.mark.parametrize(("batch_size", "lanes"), [(1, 1), (3, 1), (16, 1), (4, 3)])
@@ -134,7 +135,7 @@ def test_a_job_that_cannot_be_prepared_fails_alone(make_engine):
         bad.future.result(WAIT)
     assert caught.value.kind is Kind.INTERNAL
     for job in good:
-        assert job.future.result(WAIT).findings is not None
+        assert job.future.result(WAIT).verdict is not None
     assert engine.lost is None
 
 
@@ -192,11 +193,11 @@ def test_a_cancelled_job_stops_consuming_the_device(make_engine):
 def test_a_caller_that_leaves_during_the_statistics_is_no_failure(make_engine, monkeypatch, caplog):
     engine, job = make_engine(), job_of()
 
-    def leave_then_certify(*arguments):
+    def leave_then_certify(*arguments, **options):
         job.future.cancel()
-        return certify(*arguments)
+        return certify(*arguments, **options)
 
-    monkeypatch.setattr("service.engine.certify", leave_then_certify)
+    monkeypatch.setattr("service.certificate.sequential.certify", leave_then_certify)
     engine.submit([job])
     assert engine.wait_idle(WAIT)
     monkeypatch.undo()
@@ -285,4 +286,66 @@ def test_overlapped_and_plain_loops_give_the_same(make_engine):
     jobs[1].future.result(WAIT)
     engine.stop()
     np.testing.assert_array_equal(plain.embedding, overlapped.embedding)
-    assert plain.findings.bounds == overlapped.findings.bounds
+    assert plain.verdict.findings.bounds == overlapped.verdict.findings.bounds
+
+
+EASY = Target(radius=0.02, bound=0.8)
+ONE_STEP_AWAY = {"selection": 10, "estimation": 2000}
+
+
+def test_a_target_that_holds_ends_the_sampling_early(make_engine):
+    engine = make_engine()
+    job = job_of(plan=plan(**ONE_STEP_AWAY, target=EASY))
+    verdict = result_of(engine, job).verdict
+    assert verdict.stopped == "target"
+    assert verdict.findings.samples in job.plan.checkpoints
+    assert verdict.findings.samples < 200
+    assert engine.pending_samples == 0
+    text = engine._metrics.render().decode()
+    assert 'fcs_early_stops_total{reason="target"} 1.0' in text
+    drawn = float(text.split('fcs_samples_total{stage="estimate"} ')[1].split()[0])
+    after = [n for n in job.plan.checkpoints if n > verdict.findings.samples][:2]
+    assert verdict.findings.samples <= drawn <= after[-1]  # little is drawn in vain
+
+
+def test_a_target_out_of_reach_ends_the_sampling_as_infeasible(make_engine):
+    job = job_of(plan=plan(**ONE_STEP_AWAY, target=Target(radius=0.9, bound=0.99)))
+    verdict = result_of(make_engine(), job).verdict
+    assert verdict.stopped == "infeasible"
+    assert verdict.findings.samples < 200
+
+
+def test_a_target_stops_at_the_same_sample_whatever_the_company_and_the_packing(make_engine):
+    def verdicts(engine, crowd):
+        job = job_of(plan=plan(**ONE_STEP_AWAY, target=EASY))
+        others = [job_of(value=v, plan=plan(**ONE_STEP_AWAY, target=EASY)) for v in range(crowd)]
+        engine.submit([*others, job])
+        for other in others:
+            other.future.result(WAIT)
+        return job.future.result(WAIT).verdict
+
+    alone = verdicts(make_engine(tiny_model(batch_size=1, lanes=1)), 0)
+    among = verdicts(make_engine(tiny_model(batch_size=4, lanes=2)), 8)
+    assert alone.stopped == among.stopped == "target"
+    assert alone.findings.samples == among.findings.samples
+    assert alone.findings.bounds == among.findings.bounds
+
+
+def test_a_job_whose_looks_are_slow_waits_for_them(make_engine, monkeypatch):
+    """The device may run one checkpoint ahead of the looks, no further."""
+    engine = make_engine()
+    job = job_of(plan=plan(**ONE_STEP_AWAY, target=Target(0.12, 0.9999)))
+    ahead = []
+    look = type(job.sequential).look
+
+    def slow_look(self, mark):
+        time.sleep(0.05)
+        ahead.append((mark.samples, job._handed_out - 11))
+        return look(self, mark) if mark.samples > 100 else None
+
+    monkeypatch.setattr(type(job.sequential), "look", slow_look)
+    result_of(engine, job)
+    points = job.plan.checkpoints
+    for n, drawn in ahead:
+        assert drawn <= points[min(points.index(n) + 1, len(points) - 1)]
+    assert len(ahead) > 3

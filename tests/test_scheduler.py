@@ -1,6 +1,5 @@
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,7 +98,6 @@ def test_abandoned_jobs_vanish_at_the_next_batch():
     scheduler.next_batch(CAPACITY)
     gone.abandoned = True
     before = gone.handed
-    assert scheduler.pending_samples == stays.remaining
     run(scheduler)
     assert gone.handed == before
     assert stays.remaining == 0
@@ -140,12 +138,15 @@ def test_every_sample_is_handed_out_exactly_once_and_in_order(specs, arrivals):
             assert first == position
             position += count
         assert position == job.total
-    assert scheduler.pending_samples == 0
 
 
-@pytest.mark.parametrize("count", [1, 8, 100])
-def test_pending_samples_counts_what_is_not_handed_out(count):
-    scheduler = scheduler_of(*(FakeJob(10) for _ in range(count)))
-    assert scheduler.pending_samples == 10 * count
-    batch = scheduler.next_batch(CAPACITY)
-    assert scheduler.pending_samples == 10 * count - sum(s.count for s in batch)
+def test_a_job_without_samples_to_hand_out_leaves_and_is_resumed_behind_the_others():
+    paused, other = FakeJob(8), FakeJob(100)
+    scheduler = scheduler_of(paused, other)
+    scheduler.next_batch(CAPACITY)
+    assert paused.remaining == 0
+    paused.total = 24
+    assert all(part.job is other for part in scheduler.next_batch(CAPACITY))
+    scheduler.resume(paused)
+    run(scheduler)
+    assert (paused.handed, other.handed) == (24, 100)

@@ -3,6 +3,7 @@
 import torch
 from PIL import Image
 
+from service.certificate.stopping import checkpoints
 from service.models.encoder import Encoder
 from service.models.pipeline import Pipeline
 from service.models.store import LoadedModel
@@ -39,8 +40,20 @@ def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2):
     return LoadedModel(name, "sha256:0", pipeline, HOW, (0.25, 0.5), batch_size, lanes)
 
 
-def plan(selection=10, estimation=50, certify=True, sigma=0.25, priority=0, radii=(0.1,)):
-    return SamplingPlan(NoiseLevel(sigma), radii, selection, estimation, 0.99, certify, priority)
+def plan(
+    selection=10, estimation=50, certify=True, sigma=0.25, priority=0, radii=(0.1,), target=None
+):
+    return SamplingPlan(
+        noise=NoiseLevel(sigma),
+        radii=radii,
+        selection=selection,
+        estimation=estimation,
+        confidence=0.99,
+        certify=certify,
+        priority=priority,
+        target=target,
+        checkpoints=(estimation,) if target is None else checkpoints(estimation),
+    )
 
 
 def picture(colour=(128, 64, 32), size=SIZE):

@@ -5,7 +5,6 @@ All columns come from the same samples of the same pictures; figures are medians
 
 import json
 import math
-import os
 import statistics
 import sys
 import time
@@ -13,24 +12,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
+from service.bench.sampling import Features, sample
+from service.certificate.blocks import measure
 from service.certificate.bounds import paper_bound
 from service.certificate.certify import certify
-from service.certificate.tally import Evidence, Tally, measure
+from service.certificate.evidence import Evidence, Mark
+from service.certificate.tally import Tally
 from service.config import Settings
 from service.models.lanes import Lanes
-from service.models.noise import SEED_BYTES, add_noise
-from service.models.store import LoadedModel, load_model
-from service.pictures.decode import decode
-from service.pictures.preprocess import preprocess
-from service.types import NoiseLevel, Stage
+from service.models.store import load_model
 
 _SHIFTS = (0.25, 0.5, 1.0, 2.0)
 
@@ -56,9 +51,7 @@ def run(
     found: dict[float, list[tuple[float, float, float]]] = {shift: [] for shift in _SHIFTS}
     seconds = []
     for path in track(pictures, "certifying", console=Console(stderr=True)):
-        image = decode(path.read_bytes(), settings.max_pixels, str(path))
-        x = preprocess(image, model.preprocessing)
-        evidence = _sample(model, lanes, x, NoiseLevel(sigma), selection, samples)
+        evidence = _evidence(sample(model, lanes, path, settings, sigma, selection, samples))
         began = time.perf_counter()
         findings = certify(evidence, sigma, tuple(sigma * s for s in _SHIFTS), alpha)
         seconds.append(time.perf_counter() - began)
@@ -75,32 +68,13 @@ def run(
     _print(rows, len(pictures), sigma, samples, statistics.median(seconds))
 
 
-def _sample(
-    model: LoadedModel,
-    lanes: Lanes,
-    x: NDArray[np.uint8],
-    noise: NoiseLevel,
-    selection: int,
-    estimation: int,
-) -> Evidence:
-    """The evidence the engine would gather for one picture."""
-    seed = os.urandom(SEED_BYTES)
-    size = model.batch_size
-    tally = Tally(model.pipeline.dimensions, selection, estimation)
-    plan = ((Stage.CLEAN, 1), (Stage.SELECT, selection), (Stage.ESTIMATE, estimation))
-    for stage, count in plan:
-
-        def call(first: int, end: int, stage: Stage = stage) -> NDArray[np.float32]:
-            levels = np.zeros((size, *x.shape), np.float32)
-            for row in range(end - first):
-                levels[row] = add_noise(x, noise, seed, stage, first + row)
-            features: NDArray[np.float32] = model.pipeline(torch.from_numpy(levels)).cpu().numpy()
-            return features[: end - first]
-
-        for features in lanes.run(call, count, size):
-            for block in tally.add(stage, features):
-                tally.absorb(measure(block))
-    return tally.evidence()
+def _evidence(features: Features) -> Evidence:
+    tally = Tally(features.clean.shape[1], len(features.selection), len(features.estimation))
+    for event in features.fill(tally):
+        if isinstance(event, Mark):
+            return tally.evidence(event)
+        tally.absorb(measure(event))
+    raise RuntimeError("the last sample of a tally is a checkpoint")
 
 
 def _print(rows: list[Row], pictures: int, sigma: float, samples: int, seconds: float) -> None:

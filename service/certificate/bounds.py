@@ -174,23 +174,51 @@ class Cone:
 
     def largest_shift(self, threshold: float) -> float:
         """The largest r found at which the bound is at least `threshold`; rounded down."""
+        return self.largest_shift_within(math.acos(threshold))
 
-        def plain(shift: float) -> bool:
-            return math.cos(self.plain_angle(shift)[0]) >= threshold
+    def largest_shift_within(self, angle: float) -> float:
+        """The largest r found at which the angle is at most `angle`, below pi/2; rounded down."""
 
-        def sharp(shift: float) -> bool:
-            return self.bound(shift)[0] >= threshold
+        def plain(shift: float) -> float:
+            return angle - self.plain_angle(shift)[0]
 
-        if not plain(0.0) and not sharp(0.0):
+        def sharp(shift: float) -> float:
+            return angle - self.angle(shift)[0]
+
+        if plain(0.0) < 0 and sharp(0.0) < 0:
             return 0.0
-        low = _last(plain, 0.0, _LARGEST_SHIFT, 1e-6) if plain(0.0) else 0.0
+        low = _last(plain, 0.0, _LARGEST_SHIFT, 1e-6) if plain(0.0) >= 0 else 0.0
         # The joint problem reaches further, but a solution costs: half a per cent will do.
-        return _last(sharp, low, low + 1.0, 5e-3 * (low + 0.2))
+        return _last_by_secants(sharp, low, low + 1.0, 5e-3 * (low + 0.2))
 
 
-def _last(holds: Callable[[float], bool], low: float, high: float, width: float) -> float:
-    """By bisection, a point where the falling condition `holds` still does, within `width`."""
+def _last(room: Callable[[float], float], low: float, high: float, width: float) -> float:
+    """By bisection, a point where the falling `room` is still >= 0, within `width`."""
     while high - low > width:
         middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
+        low, high = (middle, high) if room(middle) >= 0 else (low, middle)
+    return low
+
+
+def _last_by_secants(
+    room: Callable[[float], float], low: float, high: float, width: float
+) -> float:
+    """The same where `room` is dear: regula falsi with halved ends (Illinois).
+
+    `low` is taken to hold; `room(high)` may hold too.
+    """
+    at_low, at_high = max(room(low), 0.0), room(high)
+    if at_high >= 0:
+        return high
+    side = 0
+    while high - low > width:
+        share = min(max(at_low / (at_low - at_high), 0.1), 0.9)
+        middle = low + share * (high - low)
+        found = room(middle)
+        if found >= 0:
+            low, at_low = middle, found
+            at_high, side = (at_high / 2 if side > 0 else at_high), 1
+        else:
+            high, at_high = middle, found
+            at_low, side = (at_low / 2 if side < 0 else at_low), -1
     return low

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.certificate.bounds import Cone, Floats, mean_upper, paper_bound
-from service.certificate.intervals import clopper_pearson_lower, kl_lower
+from service.certificate.evidence import Evidence
+from service.certificate.intervals import betting_lower, clopper_pearson_lower
 from service.certificate.spectrum import second_moment_upper
-from service.certificate.tally import Evidence
-from service.types import CertifiedRadius, Method, RadiusBound, Score
+from service.types import CertifiedRadius, Method, RadiusBound, Score, Target
 
 # Shares of alpha for the law of s, lambda and mu: measured, docs/log.md.
 _LAW, _SECOND_MOMENT, _MEAN = 0.7, 0.2, 0.1
@@ -24,12 +24,25 @@ RADIUS_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What the samples prove about one picture."""
+    """What the samples prove about one picture.
+
+    Attributes:
+        samples: estimation samples used.
+        angles: by shift, of the asked radii.
+    """
 
     cone: Cone
     bounds: tuple[RadiusBound, ...]
     certified_radius: CertifiedRadius
     score: Score
+    samples: int
+    angles: dict[float, float]
+
+    def bound_at(self, shift: float) -> float:
+        """The bound at shift r, -1 if vacuous; free where it is among the asked ones."""
+        if (angle := self.angles.get(shift)) is None:
+            angle, _ = self.cone.angle(shift)
+        return math.cos(angle)
 
 
 def cone_of(evidence: Evidence, alpha: float) -> Cone:
@@ -61,7 +74,15 @@ def survival_lower(projections: Floats, thresholds: Floats, alpha: float) -> Flo
     )
 
 
-def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: float) -> Findings:
+def certify(
+    evidence: Evidence,
+    sigma: float,
+    radii: tuple[float, ...],
+    alpha: float,
+    *,
+    cone_alpha: float | None = None,
+    reached: Target | None = None,
+) -> Findings:
     """All bounds of one picture.
 
     Args:
@@ -69,17 +90,23 @@ def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: f
         sigma: noise level, RGB in [0, 1].
         radii: l2 attack sizes in the same unit, each >= 0.
         alpha: 1 - confidence, in (0, 1).
+        cone_alpha: the part of it that events A, B, C have at this look; None: all.
+        reached: a target that holds already, by an event of its own.
 
     Returns:
         bounds in the order of `radii`; see `service.types.RadiusBound` for what each one promises.
     """
-    cone = cone_of(evidence, alpha)
+    cone = cone_of(evidence, alpha if cone_alpha is None else cone_alpha)
     n = len(evidence.projections)
     gains = (1 + evidence.reference_cosines) / 2
-    mean = float(np.clip(gains.mean(), 0.0, 1.0))
-    score = Score(estimate=mean, lower=kl_lower(mean, math.log(1 / alpha) / n))
+    score = Score(estimate=float(gains.mean()), lower=betting_lower(gains, alpha))
 
     angles = _falling_angles(cone, {radius: radius / sigma for radius in radii})
+    if reached is not None:
+        proved: tuple[float, Method] = (math.acos(reached.bound), "directional")
+        for radius in angles:
+            if radius <= reached.radius:
+                angles[radius] = min(angles[radius], proved, key=lambda pair: pair[0])
 
     def at(radius: float) -> RadiusBound:
         shift = radius / sigma
@@ -89,9 +116,12 @@ def certify(evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: f
         return RadiusBound(radius, bound, served, paper_bound(score.lower, shift), method)
 
     bounds = tuple(at(radius) for radius in radii)
-    reached = [b.radius for b in bounds if b.bound >= RADIUS_THRESHOLD]
-    largest = max([sigma * cone.largest_shift(RADIUS_THRESHOLD), *reached])
-    return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score)
+    by_shift = {radius / sigma: angle for radius, (angle, _) in angles.items()}
+    holding = [b.radius for b in bounds if b.bound >= RADIUS_THRESHOLD]
+    if reached is not None and reached.bound >= RADIUS_THRESHOLD:
+        holding.append(reached.radius)
+    largest = max([sigma * cone.largest_shift(RADIUS_THRESHOLD), *holding])
+    return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score, n, by_shift)
 
 
 def _falling_angles(cone: Cone, shifts: dict[float, float]) -> dict[float, tuple[float, Method]]:

@@ -13,52 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import ndtr
+
+from service.certificate.ratio import LARGEST_SHIFT, Ratio, likelihood_ratio
 
 Floats = NDArray[np.float64]
 
-LARGEST_SHIFT = 4.0
-_SMALLEST_SHIFT = 0.01  # the ratio is constant at 0; what holds at more holds at less
-_CELLS = 120  # of z, each replaced by its chord
-_REACH = 6.5  # standard deviations beyond which the ratio's tail is bounded in closed form
 _COARSE = np.linspace(-math.pi / 2, math.pi / 2, 31)
 _FINE = np.linspace(-math.pi / 2, math.pi / 2, 721)
-_SMOOTHING = (0.01, 0.002, 0.002)  # temperature of each round
+_SMOOTHING = (0.004, 0.002, 0.002)  # temperature of each round
+_ITERATIONS = 60  # at most, in each
 _MARGINS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2)  # added to an angle until the exact check holds
 _GROWTHS = (1.0, 1.02, 1.05, 1.1, 1.2, 1.5)  # of the angle, until its multipliers hold
 _STRICT = -1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class _Ratio:
-    """Λ at nodes with weights: sum w_j V(Λ_j) >= E V(Λ) over the cells, for every convex V.
-
-    Beyond the last node there is probability `tail` under no shift and `shifted_tail` under it.
-    """
-
-    nodes: Floats
-    weights: Floats
-    tail: float
-    shifted_tail: float
-
-
-def _ratio(shift: float) -> _Ratio:
-    edges = np.linspace(-_REACH, _REACH + shift, _CELLS + 1)
-    nodes = np.concatenate([[0.0], np.exp(shift * edges - shift * shift / 2)])
-    mass, shifted = _masses(edges), _masses(edges - shift)
-    mean = shifted / np.maximum(mass, 1e-300)
-    upper = np.clip((mean - nodes[:-1]) / np.diff(nodes), 0.0, 1.0)
-    weights = np.zeros(len(nodes))
-    weights[:-1] += mass * (1 - upper)
-    weights[1:] += mass * upper
-    return _Ratio(nodes, weights, float(ndtr(-edges[-1])), float(ndtr(shift - edges[-1])))
-
-
-def _masses(edges: Floats) -> Floats:
-    """Normal probability of (-inf, e_0), (e_0, e_1), ...; from the nearer tail, to be accurate."""
-    low, high = edges[:-1], edges[1:]
-    inner = np.where(low > 0, ndtr(-low) - ndtr(-high), ndtr(high) - ndtr(low))
-    return np.concatenate([[float(ndtr(edges[0]))], inner])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +43,7 @@ class JointProblem:
     survival: Floats
     second_moment: float
     mean: float
-    ratio: _Ratio
+    ratio: Ratio
 
     def dual(self, x: Floats, theta: float) -> float:
         """D(θ) at multipliers x = (κ, ν, η_1 ... η_K), every rounding upwards."""
@@ -146,23 +112,17 @@ def joint_angle(
     kept = thresholds >= 0
     if shift > LARGEST_SHIFT or not kept.any():
         return math.pi
-    shift = max(shift, _SMALLEST_SHIFT)
     falling = np.maximum.accumulate(survival[::-1])[::-1]
-    problem = JointProblem(thresholds[kept], falling[kept], second_moment, mean, _ratio(shift))
-    x = np.full(2 + int(kept.sum()), 0.3)
-    x[:2] = math.exp(shift * shift / 2) / 2 / math.sqrt(second_moment), 0.1
-    bounds = [(1e-3, None)] + [(0.0, None)] * (len(x) - 1)
+    problem = JointProblem(
+        thresholds[kept], falling[kept], second_moment, mean, likelihood_ratio(shift)
+    )
+    # Multipliers in units of what they usually are: the minimiser needs half as many steps.
+    kappa = math.exp(shift * shift / 2) / 2 / math.sqrt(second_moment)
+    scale = np.array([kappa, 0.3, *1.5 / np.arange(1, kept.sum() + 1) ** 1.5])
+    x = scale * np.array([1.0, 0.5, *np.ones(len(scale) - 2)])
     theta, best = min(start, math.pi / 2 - 1e-3), math.pi
     for temperature in _SMOOTHING:
-        x = minimize(
-            problem.smooth,
-            x,
-            args=(theta, temperature),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxiter": 60},
-        ).x
+        x = _multipliers(problem, x, scale, theta, temperature)
         found = _smallest_angle(problem, x, theta, temperature)
         if found is None:
             break
@@ -171,6 +131,26 @@ def joint_angle(
             break
         theta = found
     return best
+
+
+def _multipliers(
+    problem: JointProblem, start: Floats, scale: Floats, theta: float, temperature: float
+) -> Floats:
+    """Those that minimise the smoothed D at `theta`, nearly."""
+
+    def loss(z: Floats) -> tuple[float, Floats]:
+        value, gradient = problem.smooth(z * scale, theta, temperature)
+        return value, gradient * scale
+
+    found = minimize(
+        loss,
+        start / scale,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(1e-3 / scale[0], None)] + [(0.0, None)] * (len(scale) - 1),
+        options={"maxiter": _ITERATIONS},
+    )
+    return np.asarray(found.x * scale)
 
 
 def _smallest_angle(

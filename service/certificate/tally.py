@@ -1,90 +1,34 @@
 """One picture's samples, reduced as they arrive: {s_i, c_i, sum of h, block eigenvalues}.
 
-Memory is that of one block of features, whatever the number of samples. The eigenvalue of a full
-block costs a matrix factorisation, so the block is handed out (`add` returns it) for a statistics
-worker to `measure` and `absorb`; the thread that adds never waits for linear algebra.
+Memory is that of one block of features, whatever the number of samples. Linear algebra is never
+done by the thread that adds: `add` hands out each full `Block`, for a statistics worker to
+`measure` and `absorb`, and at each checkpoint a `Mark`, from which that worker makes `Evidence`.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
-from service.certificate.bounds import Floats
+from service.certificate.blocks import (
+    Block,
+    Floats,
+    block_rows,
+    measure,
+    orthogonal_parts,
+    unit_rows,
+)
+from service.certificate.evidence import Evidence, Mark, Selection
+from service.certificate.thresholds import projections_on_others, thresholds
 from service.types import Stage
 
-# Features of one block: exact statistics up to this many samples for pooled features, fewer rows
-# for token maps so that a block stays within the budget.
-_BLOCK_ROWS = 1024
-_BLOCK_BYTES = 64 * 1024 * 1024
-
-# Where the law of s is probed: far below the selection sample, at its minimum, and its quantiles.
-_QUANTILES = (0.0, 0.02, 0.196, 0.372, 0.548, 0.724, 0.9)
-_BELOW_MINIMUM = 3.0
-# With fewer selection samples than this their quantiles say nothing, and fixed places do better.
-_FEWEST_FOR_QUANTILES = 5
-_FIXED_THRESHOLDS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.92, 0.97)
-# Below any rounding of s: with identical features a threshold must not fall just above them all.
-_ROUNDING = 1e-12
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Features of one block, float32 [rows, d], and the unit direction u, [d]."""
-
-    rows: NDArray[np.float32]
-    direction: Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """All that the certificate needs to know of the samples.
-
-    Attributes:
-        embedding: u as served, float32 [d], unit norm to float32 precision.
-        thresholds: where event A probes the law of s; they depend on the selection sample only.
-        projections: s_i = <u, f_i> of the estimation sample, [n], in [-1, 1].
-        reference_cosines: <f(x), f_i> of the estimation sample, [n].
-        mean_norm: norm of the mean of h_i.
-        spectrum: all h_i, [n, d], while they fit in one block; else the mean over blocks of each
-            block's largest eigenvalue, which is never below that of the whole sample.
-        fidelity: <u, f(x)>.
-        selection: n0.
-    """
-
-    embedding: NDArray[np.float32]
-    thresholds: Floats
-    projections: Floats
-    reference_cosines: Floats
-    mean_norm: float
-    spectrum: "Floats | float"
-    fidelity: float
-    selection: int
-
-
-def block_rows(dimensions: int) -> int:
-    """Samples in a block: a function of the feature size alone, fixed before any is drawn."""
-    return max(2, min(_BLOCK_ROWS, _BLOCK_BYTES // (4 * dimensions)))
+_KEPT_ROWS = 256  # of the selection sample: enough to foretell the law of s
 
 
 def tally_bytes(dimensions: int, selection: int, estimation: int) -> int:
     """Most memory that a tally of this plan holds at a time."""
-    rows = min(block_rows(dimensions), max(selection, estimation))
-    return 4 * dimensions * rows + 8 * (4 * dimensions + 2 * estimation)
-
-
-def measure(block: Block) -> float:
-    """Largest eigenvalue of the sum of h_i h_i^T over a block, rounded up.
-
-    The smaller of the Gram and the covariance matrix is factorised; both share it.
-    """
-    h = _orthogonal(block)
-    matrix = h @ h.T if h.shape[0] <= h.shape[1] else h.T @ h
-    last = matrix.shape[0] - 1
-    top = eigh(matrix, eigvals_only=True, subset_by_index=(last, last), check_finite=False)[0]
-    # LAPACK's error is a modest multiple of machine precision times the trace.
-    return float(max(top, 0.0) + 1e-12 * np.trace(matrix))
+    block = block_rows(dimensions)
+    rows = min(block, estimation) + min(_KEPT_ROWS, block, selection)
+    # Sums: of the selection and of h, and those of two checkpoints on their way.
+    return 4 * dimensions * rows + 8 * (6 * dimensions + 2 * estimation)
 
 
 class Tally:
@@ -93,13 +37,17 @@ class Tally:
     Args:
         dimensions: d, length of a flattened feature.
         selection: n0, samples whose mean is the embedding.
-        estimation: n, samples that certify it; 0 when no certificate is asked.
+        estimation: n, most samples that certify it; 0 when no certificate is asked.
+        checkpoints: rising counts of estimation samples at which to mark; `estimation` is one.
     """
 
-    def __init__(self, dimensions: int, selection: int, estimation: int) -> None:
+    def __init__(
+        self, dimensions: int, selection: int, estimation: int, checkpoints: tuple[int, ...] = ()
+    ) -> None:
         self._block = block_rows(dimensions)
         self._selection = selection
         self._estimation = estimation
+        self._checkpoints = {*checkpoints, estimation}
         self._reference: Floats | None = None
         self._sum = np.zeros(dimensions)
         self._selected = 0
@@ -114,12 +62,13 @@ class Tally:
         self._h_sum = np.zeros(dimensions)
         self._open: NDArray[np.float32] | None = None
         self._open_rows = 0
-        self._peaks = 0.0
+        self._full_blocks = 0
+        self._peaks: list[float] = []
 
     @property
-    def complete(self) -> bool:
-        """Every planned sample has been added."""
-        return self._selected == self._selection and self._estimated == self._estimation
+    def selected(self) -> bool:
+        """The selection sample is complete, and so is the embedding."""
+        return self._selected == self._selection
 
     @property
     def embedding(self) -> NDArray[np.float32]:
@@ -128,10 +77,31 @@ class Tally:
             raise RuntimeError("the selection sample is not complete")
         return self._embedding
 
-    def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block]:
-        """Take the next m unit features [m, d] of a stage; return the blocks they filled."""
+    @property
+    def fidelity(self) -> float:
+        """Cosine of the embedding with the clean feature."""
+        if self._reference is None:
+            raise RuntimeError("no clean feature was added")
+        return float(np.clip(self._u @ self._reference, -1.0, 1.0))
+
+    @property
+    def direction(self) -> Floats:
+        """U in float64, [d]."""
+        return self._u
+
+    @property
+    def projections(self) -> Floats:
+        """s_i of every estimation sample so far, [n]."""
+        return self._projections[: self._estimated]
+
+    def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block | Mark]:
+        """Take the next m unit features [m, d] of a stage.
+
+        Returns:
+            the blocks they filled and the checkpoints they reached, in that order of samples.
+        """
         if stage is Stage.CLEAN:
-            self._reference = _unit(features)[0]
+            self._reference = unit_rows(features)[0]
             return []
         if stage is Stage.SELECT:
             self._select(features)
@@ -139,35 +109,41 @@ class Tally:
         return self._estimate(features)
 
     def absorb(self, peak: float) -> None:
-        """Take back the measured eigenvalue of a block (called by one statistics worker)."""
-        self._peaks += peak
+        """Take back the measured eigenvalue of the next block (called by one statistics worker)."""
+        self._peaks.append(peak)
 
-    def evidence(self) -> Evidence:
-        """The finished reduction; the last, partly filled block is measured here."""
-        if not self.complete or self._reference is None or self._estimation == 0:
-            raise RuntimeError("evidence needs every planned sample and the clean feature")
-        n = self._estimation
-        spectrum: Floats | float = self._peaks / n
-        if self._open is not None:
-            last = Block(self._open[: self._open_rows], self._u)
-            alone = self._open_rows == n
-            spectrum = _orthogonal(last) if alone else (self._peaks + measure(last)) / n
+    def selection(self) -> Selection:
+        """What was kept of the selection sample."""
+        kept = np.concatenate(self._kept)
+        rows = unit_rows(kept)
+        orthogonal = orthogonal_parts(kept, self._u)
+        return Selection(projections_on_others(self._sum, rows), orthogonal, self._selection)
+
+    def evidence(self, mark: Mark) -> Evidence:
+        """The reduction at a checkpoint; its partly filled block is measured here."""
+        if self._reference is None or len(self._peaks) < mark.full_blocks:
+            raise RuntimeError("evidence needs the clean feature and every full block's eigenvalue")
+        n = mark.samples
+        if mark.full_blocks == 0:
+            spectrum: Floats | float = orthogonal_parts(mark.rows, self._u)
+        else:
+            rest = measure(Block(mark.rows, self._u)) if len(mark.rows) else 0.0
+            spectrum = (sum(self._peaks[: mark.full_blocks]) + rest) / n
         return Evidence(
             embedding=self.embedding,
             thresholds=self._thresholds,
-            projections=self._projections,
-            reference_cosines=self._cosines,
-            mean_norm=float(np.linalg.norm(self._h_sum)) / n,
+            projections=self._projections[:n],
+            reference_cosines=self._cosines[:n],
+            mean_norm=float(np.linalg.norm(mark.orthogonal_sum)) / n,
             spectrum=spectrum,
-            fidelity=float(np.clip(self._u @ self._reference, -1.0, 1.0)),
             selection=self._selection,
         )
 
     def _select(self, features: NDArray[np.float32]) -> None:
         # Summed one by one: the result must not depend on how samples were packed into batches.
-        for feature in _unit(features):
+        for feature in unit_rows(features):
             self._sum += feature
-        if (room := self._block - self._kept_rows) > 0:
+        if (room := min(_KEPT_ROWS, self._block) - self._kept_rows) > 0:
             self._kept.append(features[:room].copy())
             self._kept_rows += len(features[:room])
         self._selected += len(features)
@@ -183,20 +159,20 @@ class Tally:
         served = self._embedding.astype(np.float64)
         self._u = served / np.linalg.norm(served)
         if self._estimation:
-            self._thresholds = _thresholds(self._sum, _unit(np.concatenate(self._kept)))
-        self._kept.clear()
+            self._thresholds = thresholds(self._sum, unit_rows(np.concatenate(self._kept)))
+        else:
+            self._kept.clear()
 
-    def _estimate(self, features: NDArray[np.float32]) -> list[Block]:
+    def _estimate(self, features: NDArray[np.float32]) -> list[Block | Mark]:
         if self._embedding is None or self._reference is None:
             raise RuntimeError("estimation samples arrived before the selection was complete")
-        exact = _unit(features)
+        exact = unit_rows(features)
         span = slice(self._estimated, self._estimated + len(features))
         projections = np.array([self._u @ feature for feature in exact])
         self._projections[span] = np.clip(projections, -1.0, 1.0)
         cosines = [self._reference @ feature for feature in exact]
         self._cosines[span] = np.clip(cosines, -1.0, 1.0)
-        self._estimated += len(features)
-        full = []
+        found: list[Block | Mark] = []
         for row, feature, projection in zip(features, exact, projections, strict=True):
             self._h_sum += feature - projection * self._u
             if self._open is None:
@@ -204,42 +180,17 @@ class Tally:
                 self._open = np.empty((rows, len(row)), np.float32)
             self._open[self._open_rows] = row
             self._open_rows += 1
+            self._estimated += 1
             if self._open_rows == self._block < self._estimation:
-                full.append(Block(self._open, self._u))
+                found.append(Block(self._open, self._u))
+                self._full_blocks += 1
                 self._open, self._open_rows = None, 0
-        return full
+            if self._estimated in self._checkpoints:
+                found.append(self._mark())
+        return found
 
-
-def _orthogonal(block: Block) -> Floats:
-    """h_i = f_i - <u, f_i>·u of a block's features."""
-    features = _unit(block.rows)
-    return features - (features @ block.direction)[:, None] * block.direction
-
-
-def _unit(features: NDArray[np.float32]) -> Floats:
-    """Float32 unit vectors [m, d] with their rounding taken out, in float64."""
-    exact = features.astype(np.float64)
-    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
-    return exact
-
-
-def _thresholds(total: Floats, features: Floats) -> Floats:
-    """Where to probe the law of s: from the selection sample alone.
-
-    Each selected feature is projected on the mean of the *others*; its own part in the mean would
-    place the thresholds too high.
-
-    Args:
-        total: sum of the selection sample, [d].
-        features: the selection sample, or the part of it that was kept, [m, d].
-    """
-    if len(features) < _FEWEST_FOR_QUANTILES:
-        return np.array(_FIXED_THRESHOLDS)
-    inner = np.array([total @ feature for feature in features])
-    others = np.sqrt(np.maximum(total @ total - 2 * inner + 1, 1e-300))
-    projections = (inner - 1) / others
-    quantiles = np.quantile(projections, _QUANTILES)
-    below = quantiles[0] - _BELOW_MINIMUM * (np.median(projections) - quantiles[0])
-    # P(s >= -1) = 1 needs no probing: a threshold there would only spend alpha.
-    places = [place for place in (below, *quantiles) if place > -1] or [0.0]
-    return np.unique(np.minimum(places, 1.0)) - _ROUNDING
+    def _mark(self) -> Mark:
+        rows = np.empty((0, len(self._u)), np.float32)
+        if self._open is not None:
+            rows = self._open[: self._open_rows]
+        return Mark(self._estimated, self._h_sum.copy(), self._full_blocks, rows)

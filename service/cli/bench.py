@@ -38,3 +38,21 @@ def bounds(
     from service.config import load_settings
 
     run(load_settings(model=model), pictures, sigma, selection_samples, samples)
+
+
+@app.command("targets")
+def targets(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    sigma: Annotated[float, typer.Option(min=0.001, max=16)] = 0.25,
+    selection_samples: Annotated[int, typer.Option(min=1)] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Ceiling of the estimation sample.")] = 1000,
+    bound: Annotated[float, typer.Option(min=0.01, max=0.999, help="To certify.")] = 0.9,
+    shift: Annotated[list[float] | None, typer.Option(help="epsilon/sigma; repeat.")] = None,
+) -> None:
+    """How many samples a target takes, beside the paper's formula on the same samples; medians."""
+    from service.bench.targets import run
+    from service.config import load_settings
+
+    settings = load_settings(model=model)
+    run(settings, pictures, sigma, selection_samples, samples, bound, shift or [0.5, 1.0])

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,8 +17,8 @@ from rich.table import Table
 
 from service.certificate.statement import statement
 from service.config import Settings, load_settings
-from service.errors import ConfigurationError, ServiceError, invalid
-from service.types import Certificate, EmbedRequest, EmbedResult
+from service.errors import ConfigurationError, ServiceError, invalid, shown
+from service.types import Certificate, EmbedRequest, EmbedResult, Target
 
 _CURVE_POINTS = 48
 _PLOTS = (".png", ".svg", ".pdf")
@@ -28,7 +28,13 @@ def certify(
     images: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
     radius: Annotated[list[float] | None, typer.Option(help="l2 radius epsilon; repeat.")] = None,
     sigma: Annotated[float | None, typer.Option(help="Noise level of the model.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Estimation samples.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Estimation samples; with a target, at most.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="RADIUS:BOUND, where to stop early, or none: spend all samples."),
+    ] = None,
     selection_samples: Annotated[int | None, typer.Option(help="Selection samples.")] = None,
     confidence: Annotated[float | None, typer.Option(help="1 - alpha, for each picture.")] = None,
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
@@ -50,6 +56,7 @@ def certify(
         samples=samples,
         selection_samples=selection_samples,
         confidence=confidence,
+        target=_target(target),
     )
     found, failed = asyncio.run(_certify_all(settings, request, images))
     images, certificates = list(found), list(found.values())
@@ -85,11 +92,27 @@ async def _certify_all(
                 try:
                     result = await core.embed(one, partial(progress.advance, task))
                     found[path] = _certificate(result)
+                    progress.update(task, completed=progress.tasks[-1].total)
                 except ServiceError as error:
                     failed.append(ServiceError(error.kind, f"{path}: {error.message}"))
             return found, failed
     finally:
         await core.drain()
+
+
+def _target(text: str | None) -> Target | Literal["default"] | None:
+    """An absent option leaves it to the service's defaults."""
+    if text is None:
+        return "default"
+    if text == "none":
+        return None
+    radius, _, bound = text.partition(":")
+    try:
+        return Target(float(radius), float(bound))
+    except ValueError as error:
+        raise invalid(
+            f"--target {shown(text)}: expected RADIUS:BOUND, e.g. 0.125:0.9, or none"
+        ) from error
 
 
 def _check_plot(target: Path) -> None:
@@ -129,7 +152,9 @@ def _only_asked(certificate: Certificate, radii: int) -> Certificate:
 
 
 def _print(images: list[Path], certificates: list[Certificate]) -> None:
-    table = Table("picture", "epsilon", "bound", "served", "paper", "method", "radius at 0.5")
+    table = Table(
+        "picture", "epsilon", "bound", "served", "paper", "method", "radius at 0.5", "samples"
+    )
     for path, certificate in zip(images, certificates, strict=True):
         for i, b in enumerate(certificate.bounds):
             table.add_row(
@@ -140,6 +165,7 @@ def _print(images: list[Path], certificates: list[Certificate]) -> None:
                 _figure(b.paper),
                 b.method,
                 f"{certificate.certified_radius.radius:.3f}" if i == 0 else "",
+                f"{certificate.estimation_samples} ({certificate.stopped})" if i == 0 else "",
             )
     console = Console()
     console.print(table)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from service.core import Core
-from service.errors import Kind, ServiceError, invalid
+from service.errors import Kind, ServiceError
 from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
 from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
@@ -69,11 +69,6 @@ def router(core: Core) -> APIRouter:
     )
     async def embed(request: Request) -> Response:
         body, images = await bodies.read_embed(request)
-        if body.target is not None:
-            raise invalid(
-                "early stopping at a target is not available yet; send null, and `samples`",
-                "target",
-            )
         result = await _unless_client_leaves(request, core.embed(body.request(images)))
         if result is None:
             return Response(status_code=CLIENT_CLOSED)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service import types
 from service.types import EmbedRequest, Method, Stopped
 
 # Far above any limit of pictures or radii: what it bounds is the cost of refusing nonsense.
@@ -16,10 +17,10 @@ class _Strict(BaseModel):
 
 
 class Target(_Strict):
-    """Stop sampling as soon as `bound` holds at `radius`."""
+    """Stop sampling as soon as `bound` is certified within `radius`."""
 
-    radius: Number
-    bound: Number
+    radius: Number = Field(description="l2 attack size, >= 0, same unit as sigma")
+    bound: Number = Field(description="above 0 and below 1")
 
 
 class EmbedBody(_Strict):
@@ -35,10 +36,16 @@ class EmbedBody(_Strict):
     radii: Annotated[list[Number], Field(fail_fast=True)] | None = Field(
         None, description="l2 attack sizes, same unit as sigma"
     )
-    samples: int | None = Field(None, description="estimation samples n")
+    samples: int | None = Field(
+        None, description="estimation samples n; with a target, their ceiling"
+    )
     selection_samples: int | None = Field(None, description="n0, whose mean is the embedding")
     confidence: Number | None = Field(None, description="1 - alpha of each picture's certificate")
-    target: Target | None = Field(None, description="only null for now: `samples` are all spent")
+    target: Target | None = Field(
+        None,
+        description="when to stop early. null: exactly `samples` are spent. Absent: the service's"
+        " own target, or, where `samples` is given, null",
+    )
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: little-endian float32"
     )
@@ -58,10 +65,16 @@ class EmbedBody(_Strict):
             samples=self.samples,
             selection_samples=self.selection_samples,
             confidence=self.confidence,
+            target=self._target(),
             priority=self.priority,
             timeout_s=None if self.timeout_ms is None else self.timeout_ms / 1000,
             seed=self.seed,
         )
+
+    def _target(self) -> types.Target | Literal["default"] | None:
+        if self.target is not None:
+            return types.Target(self.target.radius, self.target.bound)
+        return None if "target" in self.model_fields_set else "default"
 
 
 class RadiusBound(_Strict):
@@ -122,6 +135,8 @@ class Certificate(_Strict):
     sigma: float
     confidence: float
     samples: Samples
+    target: Target | None
+    checkpoints: list[int] = Field(description="estimation samples at which it might have stopped")
     stopped: Stopped
     space: Space
     seed: str
@@ -177,6 +192,7 @@ class Defaults(_Strict):
     samples: int
     selection_samples: int
     confidence: float
+    target: Target | None = Field(description="at the default sigma; else radius = sigma/2")
     timeout_ms: int
 
 

@@ -1,6 +1,6 @@
 """Protobuf messages <-> the transport-free values."""
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -60,10 +60,19 @@ def embed_request(
         samples=message.samples if given("samples") else None,
         selection_samples=message.selection_samples if given("selection_samples") else None,
         confidence=message.confidence if given("confidence") else None,
+        target=_target(message),
         priority=message.priority,
         timeout_s=timeout_s,
         seed=message.seed if given("seed") else None,
     )
+
+
+def _target(message: pb.EmbedRequest) -> types.Target | Literal["default"] | None:
+    if message.HasField("target"):
+        if message.no_target:
+            raise invalid("target and no_target contradict each other: send one", "no_target")
+        return types.Target(message.target.radius, message.target.bound)
+    return None if message.no_target else "default"
 
 
 def embed_response(result: types.EmbedResult) -> pb.EmbedResponse:
@@ -111,6 +120,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
             selection_samples=defaults.selection_samples,
             confidence=defaults.confidence,
             timeout_ms=defaults.timeout_ms,
+            target=_target_message(defaults.target),
         ),
         client_seed_allowed=info.client_seed_allowed,
     )
@@ -144,12 +154,18 @@ def _certificate(certificate: types.Certificate) -> pb.Certificate:
         samples=pb.Samples(
             selection=certificate.selection_samples, estimation=certificate.estimation_samples
         ),
+        target=_target_message(certificate.target),
+        checkpoints=certificate.checkpoints,
         stopped=certificate.stopped,
         space=_space(certificate.space),
         seed=certificate.seed,
         client_seed=certificate.client_seed,
         statement=certificate.statement,
     )
+
+
+def _target_message(target: types.Target | None) -> pb.Target | None:
+    return None if target is None else pb.Target(radius=target.radius, bound=target.bound)
 
 
 def _space(space: types.Space) -> pb.Space:

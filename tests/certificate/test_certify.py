@@ -6,7 +6,7 @@ from scipy.optimize import brentq
 from scipy.stats import beta, binom, norm
 
 from service.certificate.certify import certify, cone_of, survival_lower
-from service.certificate.intervals import kl_lower, kl_upper
+from service.certificate.intervals import betting_lower, kl_upper
 from service.certificate.joint import joint_angle
 from tests.certificate.closed_form import (
     evidence_of,
@@ -90,7 +90,7 @@ def test_robustness_score_lower_bound_fails_in_at_most_its_alpha():
     rng = np.random.default_rng(17)
     q, n, failures = 0.7, 80, 0
     for _ in range(TRIALS):
-        failures += kl_lower((rng.random(n) < q).mean(), math.log(1 / ALPHA) / n) > q
+        failures += betting_lower((rng.random(n) < q).astype(float), ALPHA) > q
     assert 0 < failures <= MOST_FAILURES
 
 
@@ -178,7 +178,7 @@ def test_every_figure_is_what_the_page_says():
         return min(plain(r), joint_angle(t, np.array(p), lam, mu, r, plain(r)))
 
     gains = (1 + f @ clean[0]) / 2
-    score = kl_lower(gains.mean(), math.log(1 / alpha) / n)
+    score = betting_lower(gains, alpha)
     assert findings.score.estimate == pytest.approx(gains.mean(), abs=1e-6)
     assert findings.score.lower == pytest.approx(score, abs=1e-6)
     for found in findings.bounds:

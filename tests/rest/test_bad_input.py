@@ -56,7 +56,20 @@ CASES = {
     "unknown encoding": ({"inputs": PHOTO, "encoding_format": "hex"}, 422, "encoding_format"),
     "a misspelt name": ({"input": PHOTO}, 422, "input"),
     "another kind of data": ({"inputs": "data:text/html;base64,aGk="}, 422, "inputs[0]"),
-    "a target": ({"inputs": PHOTO, "target": {"radius": 0.1, "bound": 0.9}}, 422, "target"),
+    "a target without a bound": ({"inputs": PHOTO, "target": {"radius": 1}}, 422, "target.bound"),
+    "a target that is a number": ({"inputs": PHOTO, "target": 0.9}, 422, "target"),
+    "a target of bound 1": (
+        {"inputs": PHOTO, "target": {"radius": 0.1, "bound": 1}}, 422, "target.bound"
+    ),
+    "a target of a negative radius": (
+        {"inputs": PHOTO, "target": {"radius": -0.1, "bound": 0.9}}, 422, "target.radius"
+    ),
+    "a target of a third field": (
+        {"inputs": PHOTO, "target": {"radius": 0.1, "bound": 0.9, "norm": 2}}, 422, "target.norm"
+    ),
+    "a target without a certificate": (
+        {"inputs": PHOTO, "certify": False, "target": {"radius": 0.1, "bound": 0.9}}, 422, "target"
+    ),
     "a bad seed": ({"inputs": PHOTO, "seed": "zz"}, 422, "seed"),
     "endless timeout": ({"inputs": PHOTO, "timeout_ms": 10**400}, 422, "timeout_ms"),
     "many wrong inputs": ({"inputs": [1] * 2_000_000}, 422, "inputs"),

@@ -36,6 +36,8 @@ class EmbedRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    NO_TARGET_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     profile: _builtins.str
     certify: _builtins.bool
@@ -43,7 +45,7 @@ class EmbedRequest(_message.Message):
     sigma: _builtins.float
     """Noise level for each pixel and channel, RGB in [0, 1]; one of the model's sigmas."""
     samples: _builtins.int
-    """Estimation samples n."""
+    """Estimation samples n; with a target, their ceiling."""
     selection_samples: _builtins.int
     """Selection samples n0, whose mean is the embedding."""
     confidence: _builtins.float
@@ -53,6 +55,8 @@ class EmbedRequest(_message.Message):
     """The call's own deadline also applies; the shorter wins."""
     seed: _builtins.str
     """Noise seed, 32 hex digits; refused unless the operator allowed client seeds."""
+    no_target: _builtins.bool
+    """Spend exactly `samples`, whatever they show (REST: "target": null). Not beside a target."""
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Encoded pictures: PNG, JPEG, WebP, GIF or BMP."""
@@ -60,6 +64,10 @@ class EmbedRequest(_message.Message):
     @_builtins.property
     def radii(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """l2 attack sizes at which bounds are asked, same unit as sigma. Empty: the service's default."""
+
+    @_builtins.property
+    def target(self) -> Global___Target:
+        """When to stop early. Absent: the service's own target, or, where `samples` is given, none."""
 
     def __init__(
         self,
@@ -76,10 +84,12 @@ class EmbedRequest(_message.Message):
         priority: _builtins.int | None = ...,
         timeout_ms: _builtins.int | None = ...,
         seed: _builtins.str | None = ...,
+        target: Global___Target | None = ...,
+        no_target: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "model", b"model", "priority", b"priority", "profile", b"profile", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_target", b"_target", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "model", b"model", "priority", b"priority", "profile", b"profile", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "images", b"images", "model", b"model", "priority", b"priority", "profile", b"profile", "radii", b"radii", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_target", b"_target", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "images", b"images", "model", b"model", "no_target", b"no_target", "priority", b"priority", "profile", b"profile", "radii", b"radii", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certify: _TypeAlias = _typing.Literal["certify"]  # noqa: Y015
     _WhichOneofArgType__certify: _TypeAlias = _typing.Literal["_certify", b"_certify"]  # noqa: Y015
@@ -99,6 +109,8 @@ class EmbedRequest(_message.Message):
     _WhichOneofArgType__selection_samples: _TypeAlias = _typing.Literal["_selection_samples", b"_selection_samples"]  # noqa: Y015
     _WhichOneofReturnType__sigma: _TypeAlias = _typing.Literal["sigma"]  # noqa: Y015
     _WhichOneofArgType__sigma: _TypeAlias = _typing.Literal["_sigma", b"_sigma"]  # noqa: Y015
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
     _WhichOneofReturnType__timeout_ms: _TypeAlias = _typing.Literal["timeout_ms"]  # noqa: Y015
     _WhichOneofArgType__timeout_ms: _TypeAlias = _typing.Literal["_timeout_ms", b"_timeout_ms"]  # noqa: Y015
     @_typing.overload
@@ -120,9 +132,35 @@ class EmbedRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sigma) -> _WhichOneofReturnType__sigma | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_ms) -> _WhichOneofReturnType__timeout_ms | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """Stop sampling as soon as `bound` is certified within `radius`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RADIUS_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    radius: _builtins.float
+    bound: _builtins.float
+    def __init__(
+        self,
+        *,
+        radius: _builtins.float = ...,
+        bound: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound", b"bound", "radius", b"radius"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
 
 @_typing.final
 class EmbedResponse(_message.Message):
@@ -204,6 +242,8 @@ class Certificate(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     CLIENT_SEED_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
     sigma: _builtins.float
     confidence: _builtins.float
     stopped: _builtins.str
@@ -224,6 +264,12 @@ class Certificate(_message.Message):
     def samples(self) -> Global___Samples: ...
     @_builtins.property
     def space(self) -> Global___Space: ...
+    @_builtins.property
+    def target(self) -> Global___Target: ...
+    @_builtins.property
+    def checkpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers of estimation samples at which sampling might have stopped."""
+
     def __init__(
         self,
         *,
@@ -239,12 +285,16 @@ class Certificate(_message.Message):
         seed: _builtins.str = ...,
         client_seed: _builtins.bool = ...,
         statement: _builtins.str = ...,
+        target: Global___Target | None = ...,
+        checkpoints: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certified_radius", b"certified_radius", "fidelity", b"fidelity", "gaussian_robustness_score", b"gaussian_robustness_score", "samples", b"samples", "space", b"space"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "certified_radius", b"certified_radius", "fidelity", b"fidelity", "gaussian_robustness_score", b"gaussian_robustness_score", "samples", b"samples", "space", b"space", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds", b"bounds", "certified_radius", b"certified_radius", "client_seed", b"client_seed", "confidence", b"confidence", "fidelity", b"fidelity", "gaussian_robustness_score", b"gaussian_robustness_score", "samples", b"samples", "seed", b"seed", "sigma", b"sigma", "space", b"space", "statement", b"statement", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "bounds", b"bounds", "certified_radius", b"certified_radius", "checkpoints", b"checkpoints", "client_seed", b"client_seed", "confidence", b"confidence", "fidelity", b"fidelity", "gaussian_robustness_score", b"gaussian_robustness_score", "samples", b"samples", "seed", b"seed", "sigma", b"sigma", "space", b"space", "statement", b"statement", "stopped", b"stopped", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
 
 Global___Certificate: _TypeAlias = Certificate  # noqa: Y015
 
@@ -570,6 +620,7 @@ class Defaults(_message.Message):
     SELECTION_SAMPLES_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     sigma: _builtins.float
     samples: _builtins.int
     selection_samples: _builtins.int
@@ -577,6 +628,10 @@ class Defaults(_message.Message):
     timeout_ms: _builtins.int
     @_builtins.property
     def radii(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def target(self) -> Global___Target:
+        """At the default sigma; elsewhere its radius is sigma/2."""
+
     def __init__(
         self,
         *,
@@ -586,11 +641,14 @@ class Defaults(_message.Message):
         selection_samples: _builtins.int = ...,
         confidence: _builtins.float = ...,
         timeout_ms: _builtins.int = ...,
+        target: Global___Target | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "radii", b"radii", "samples", b"samples", "selection_samples", b"selection_samples", "sigma", b"sigma", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_target", b"_target", "confidence", b"confidence", "radii", b"radii", "samples", b"samples", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__target: _TypeAlias = _typing.Literal["target"]  # noqa: Y015
+    _WhichOneofArgType__target: _TypeAlias = _typing.Literal["_target", b"_target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__target) -> _WhichOneofReturnType__target | None: ...
 
 Global___Defaults: _TypeAlias = Defaults  # noqa: Y015
