@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.certificate.blocks import measure
 from service.certificate.certify import certify
-from service.certificate.tally import Tally, measure
+from service.certificate.evidence import Mark
+from service.certificate.tally import Tally
 from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
 from service.evaluation.rescore import cosine_estimate, cosine_upper
 from service.evaluation.sampling import served_features
@@ -97,12 +99,14 @@ def certificate(
     tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation)
     tally.add(Stage.CLEAN, clean)
     for stage, count in ((Stage.SELECT, plan.selection), (Stage.ESTIMATE, plan.estimation)):
-        for block in tally.add(
-            stage, served_features(model, case.image, noise, seed, stage, count)
-        ):
-            tally.absorb(measure(block))
-    findings = certify(tally.evidence(), case.sigma, (case.epsilon,), plan.alpha)
-    return tally.embedding, findings.bounds[0].bound
+        features = served_features(model, case.image, noise, seed, stage, count)
+        for event in tally.add(stage, features):
+            if isinstance(event, Mark):
+                evidence = tally.evidence(event)
+                findings = certify(evidence, case.sigma, (case.epsilon,), plan.alpha)
+                return tally.embedding, findings.bounds[0].bound
+            tally.absorb(measure(event))
+    raise RuntimeError("the last sample of a tally is a checkpoint")
 
 
 def run_trial(
