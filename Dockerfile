@@ -20,6 +20,8 @@ RUN /app/.venv/bin/pip install --no-deps --editable . \
 FROM ${PYTHON}
 RUN useradd --system --uid 10001 --no-create-home fcs
 COPY --from=build /app /app
+# The one place that the service writes to: its signing key. Mount a volume here to keep it.
+RUN install -d -o 10001 -m 0700 /app/cache/keys
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH \
     FCS_HOST=0.0.0.0 \

@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench prove proto lock clean
+.PHONY: help setup serve test lint types format bench bench-targets figures prove proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench prove proto lock clean"
+	@echo "also: setup lint types format bench bench-targets figures prove proto lock clean"
 
 setup: $(STAMP)
 
@@ -42,6 +42,15 @@ format: setup
 bench: setup
 	$(BIN)/fcs bench shapes
 	$(BIN)/fcs bench bounds build/pictures/*.png
+
+# The tables of docs/performance.md on 30 photos, which are fetched by name and never committed.
+bench-targets: setup
+	$(BIN)/python -m tests.photos build/photos --all
+	$(BIN)/fcs bench bounds build/photos/*
+	$(BIN)/fcs bench targets build/photos/*
+
+figures: setup
+	$(BIN)/fcs bench figures build/pictures/*.png
 
 prove: setup
 	$(BIN)/python -m pytest -m prove -s $(ARGS)

@@ -46,6 +46,8 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
             f"confidence is {confidence}; allowed is 0 < confidence <= {MAX_CONFIDENCE}",
             "confidence",
         )
+    if request.receipt and not request.certify:
+        raise invalid("a receipt needs a certificate, but certify is false", "receipt")
     _seed(request.seed, settings)
     sigma = _sigma(request, sigmas, settings)
     target = _target(request, sigma, settings)

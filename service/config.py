@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     extra_models: tuple[str, ...] = Field((), description="more models, named by requests")
     model_store: Path = Path(__file__).resolve().parent.parent / "model_store"
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("fcs-serve"))
+    signing_key: Path | None = Field(
+        None, description="PEM of the Ed25519 key of receipts; None: made once, in cache_dir/keys"
+    )
     allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -37,6 +37,8 @@ from service.models.noise import SEED_BYTES, picture_seed
 from service.models.store import LoadedModel, load_model
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
+from service.receipts.receipt import with_receipts
+from service.receipts.signing import Signer
 from service.types import (
     Certificate,
     Defaults,
@@ -77,10 +79,14 @@ class Core:
     Args:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
+        signer: of receipts; without one, requests that ask for a receipt are refused.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, signer: Signer | None = None
+    ) -> None:
         self.settings = settings
+        self._signer = signer
         self.metrics = metrics or Metrics(__version__)
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
@@ -160,6 +166,7 @@ class Core:
                 timeout_ms=s.default_timeout_ms,
             ),
             client_seed_allowed=s.allow_client_seed,
+            public_key=None if self._signer is None else self._signer.public_key,
         )
 
     def samples_of(self, request: EmbedRequest) -> int:
@@ -235,9 +242,14 @@ class Core:
         return EmbedResult(
             model=model.name,
             revision=model.revision,
-            data=tuple(
-                _embedding(job, result, model, client_seed)
-                for job, result in zip(jobs, results, strict=True)
+            data=await self._signed(
+                request,
+                model,
+                [job.image for job in jobs],
+                tuple(
+                    _embedding(job, result, model, client_seed)
+                    for job, result in zip(jobs, results, strict=True)
+                ),
             ),
             timing=Timing(
                 queue_ms=1000 * max(result.queue_s for result in results),
@@ -245,6 +257,21 @@ class Core:
                 statistics_ms=1000 * sum(result.statistics_s for result in results),
                 total_ms=1000 * (time.monotonic() - arrived),
             ),
+        )
+
+    async def _signed(
+        self,
+        request: EmbedRequest,
+        model: LoadedModel,
+        images: list[NDArray[np.uint8]],
+        items: tuple[Embedding, ...],
+    ) -> tuple[Embedding, ...]:
+        """The items with their receipts, where they were asked for; off the event loop."""
+        if not request.receipt or self._signer is None:
+            return items
+        how, now = model.preprocessing, int(time.time())
+        return await asyncio.to_thread(
+            with_receipts, items, images, model.info, how, self._signer, now
         )
 
     async def _decode(
@@ -268,6 +295,8 @@ class Core:
         health = self.health()
         if not health.ready or self._engine is None:
             raise unavailable(health.reason)
+        if request.receipt and self._signer is None:
+            raise invalid("there is no key to sign a receipt with", "receipt")
         name = self._default if request.model is None else request.model
         if name not in self._models:
             known = ", ".join(sorted(self._models))

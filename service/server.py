@@ -17,6 +17,7 @@ import uvicorn
 from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError
+from service.receipts.signing import load_signer
 from service.rest.app import create_app
 from service.rpc.server import RpcServer
 
@@ -35,9 +36,9 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         on_ready: called once, with the core and the ports of REST and gRPC, when work is accepted.
 
     Raises:
-        ConfigurationError: a port in use, or a model that cannot be loaded.
+        ConfigurationError: a port in use, a key or a model that cannot be loaded.
     """
-    core = Core(settings)
+    core = Core(settings, signer=load_signer(settings))
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")

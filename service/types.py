@@ -81,6 +81,7 @@ class EmbedRequest:
         confidence: 1 - alpha of each picture's certificate.
         target: when to stop early; None spends exactly `samples`; "default" is the service's own
             target, or None where `samples` is given.
+        receipt: sign a receipt of each certificate.
         timeout_s: seconds from arrival until the request fails with a deadline error.
         seed: hex noise seed; refused unless the operator allowed client seeds.
     """
@@ -95,6 +96,7 @@ class EmbedRequest:
     selection_samples: int | None = None
     confidence: float | None = None
     target: Target | Literal["default"] | None = "default"
+    receipt: bool = False
     priority: int = 0
     timeout_s: float | None = None
     seed: str | None = None
@@ -209,10 +211,15 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One picture's answer: unit-norm float32 values, little-endian bytes, and the certificate."""
+    """One picture's answer: unit-norm float32 values, little-endian bytes, and the certificate.
+
+    Attributes:
+        receipt: the signed receipt, JSON text, where one was asked for.
+    """
 
     values: bytes
     certificate: Certificate | None
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +234,11 @@ class EmbedResult:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a client needs to know of one loaded model."""
+    """What a client needs to know of one loaded model.
+
+    Attributes:
+        platform: hardware and libraries; where they agree, replays agree to the last bit.
+    """
 
     name: str
     revision: str
@@ -235,6 +246,7 @@ class ModelInfo:
     sigmas: tuple[float, ...]
     space: Space
     device: str
+    platform: str
     dtype: str
     batch_size: int
     lanes: int
@@ -255,7 +267,7 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class ServiceInfo:
-    """What `/info` and gRPC `Info` tell."""
+    """What `/info` and gRPC `Info` tell; `public_key` is that of the receipts, hex."""
 
     version: str
     default_model: str
@@ -264,3 +276,4 @@ class ServiceInfo:
     limits: dict[str, int]
     defaults: Defaults
     client_seed_allowed: bool
+    public_key: str | None

@@ -81,6 +81,15 @@ def test_without_certify_there_is_an_embedding_and_no_certificate():
     assert np.linalg.norm(np.frombuffer(result.data[0].values, "<f4")) == pytest.approx(1, abs=1e-6)
 
 
+def test_a_core_without_a_key_refuses_receipts():
+    async def scenario(core):
+        assert core.info().public_key is None
+        with pytest.raises(ServiceError, match="no key to sign"):
+            await core.embed(request_of(receipt=True))
+
+    run(scenario)
+
+
 def test_one_broken_picture_fails_its_request_and_names_itself():
     async def scenario(core):
         with pytest.raises(ServiceError) as caught:

@@ -64,6 +64,32 @@ def mean_upper(mean_norm: float, second_moment: float, log_inverse: float, sampl
     return min(mean_norm + slack, math.sqrt(second_moment), 1.0)
 
 
+def mean_distance(norm: float, draws: int, alpha: float) -> float:
+    """Upper bound of ‖mean of `draws` unit vectors - F‖, F their mean in law; level `alpha`.
+
+    The smaller of McDiarmid's, (sqrt(v) + sqrt(2 ln(1/alpha)))/sqrt(draws), and Bennett's in
+    Hilbert space, 2 exp(-(m v/4) h(2t/v)) (Pinelis 1994, "Optimum bounds for the distributions of
+    martingales in Banach spaces", theorem 3.4 with D = 1, jumps <= 2): both are fixed by the
+    variance v alone.
+
+    Args:
+        norm: lower bound of ‖F‖, in [0, 1]; the variance 1 - ‖F‖² is at most v = 1 - norm².
+        draws: m.
+        alpha: in (0, 1).
+    """
+    variance = max(1.0 - norm * norm, 1e-12)
+    bounded = (math.sqrt(variance) + math.sqrt(2 * math.log(1 / alpha))) / math.sqrt(draws)
+    rate = 4 * math.log(2 / alpha) / (draws * variance)
+
+    def excess(x: float) -> float:
+        return (1 + x) * math.log1p(x) - x - rate
+
+    # h(x) >= x²/(2 + 2x/3): its root is beyond that of h.
+    most = rate / 3 + math.sqrt(rate * rate / 9 + 2 * rate)
+    root = float(brentq(excess, 0.0, 2 * most, xtol=1e-12 * most)) * (1 + 1e-9)
+    return min(bounded, variance * root / 2)
+
+
 def orthogonal_push(second_moment: float, mean: float, shift: float) -> float:
     """b(r): upper bound on the part of F(x') orthogonal to u (Cauchy-Schwarz on the likelihood).
 
@@ -159,14 +185,12 @@ class Cone:
     def served_bound(self, shift: float, angle: float, draws: int, alpha: float) -> float:
         """Lower bound on cos(u, mean of `draws` fresh features at x'), at an extra `alpha`, or -1.
 
-        ‖mean - F(x')‖ <= (sqrt(1-a²) + sqrt(2 ln(1/alpha))) / sqrt(draws) by McDiarmid; `angle` is
-        that between u and F(x').
+        `angle` is that between u and F(x'); `mean_distance` bounds ‖mean - F(x')‖.
         """
         a = self.inner(shift)
         if angle >= math.pi or a <= 0:
             return -1.0
-        spread = math.sqrt(max(0.0, 1.0 - a * a)) + math.sqrt(2 * math.log(1 / alpha))
-        ratio = spread / math.sqrt(draws) / a
+        ratio = mean_distance(a, draws, alpha) / a
         if ratio >= 1:
             return -1.0
         # Past pi the cosine would rise again.

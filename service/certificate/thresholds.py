@@ -5,8 +5,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-# Far below the selection sample, at its minimum, and its quantiles.
+# Far below the selection sample, at its minimum, and its quantiles; more of them for a wide law.
 _QUANTILES = (0.0, 0.02, 0.196, 0.372, 0.548, 0.724, 0.9)
+_WIDE_QUANTILES = tuple(np.linspace(0, 0.95, 20))
+_WIDE = 0.3  # from the minimum to the 0.9 quantile; encoders' laws measure 0.1 to 0.2
 _BELOW_MINIMUM = 3.0
 # With fewer selection samples than this their quantiles say nothing, and fixed places do better.
 _FEWEST_FOR_QUANTILES = 5
@@ -37,7 +39,8 @@ def thresholds(total: Floats, features: Floats) -> Floats:
     if len(features) < _FEWEST_FOR_QUANTILES:
         return np.array(_FIXED_THRESHOLDS)
     projections = projections_on_others(total, features)
-    quantiles = np.quantile(projections, _QUANTILES)
+    width = float(np.quantile(projections, _QUANTILES[-1]) - projections.min())
+    quantiles = np.quantile(projections, _WIDE_QUANTILES if width > _WIDE else _QUANTILES)
     below = quantiles[0] - _BELOW_MINIMUM * (np.median(projections) - quantiles[0])
     # P(s >= -1) = 1 needs no probing: a threshold there would only spend alpha.
     places = [place for place in (below, *quantiles) if place > -1] or [0.0]

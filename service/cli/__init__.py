@@ -1,1 +1,1 @@
-"""The command line: `fcs serve`, `certify`, `models`, `bench`; one file a command."""
+"""The command line: `fcs serve`, `certify`, `verify`, `models`, `bench`; one file a command."""

@@ -56,3 +56,16 @@ def targets(
 
     settings = load_settings(model=model)
     run(settings, pictures, sigma, selection_samples, samples, bound, shift or [0.5, 1.0])
+
+
+@app.command("figures")
+def figures(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
+    folder: Annotated[Path, typer.Option(help="Where to write them.")] = Path("docs/figures"),
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+) -> None:
+    """The figures of docs/certificate.md."""
+    from service.bench.figures import run
+    from service.config import load_settings
+
+    run(load_settings(model=model), pictures, folder)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import os
 import sys
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,13 +13,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from service.certificate.statement import statement
+from service.cli.progress import progress_bar
 from service.config import Settings, load_settings
 from service.errors import ConfigurationError, ServiceError, invalid, shown
-from service.types import Certificate, EmbedRequest, EmbedResult, Target
+from service.types import Certificate, Embedding, EmbedRequest, Target
 
 _CURVE_POINTS = 48
 _PLOTS = (".png", ".svg", ".pdf")
@@ -40,6 +41,9 @@ def certify(
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write bound against epsilon here.")] = None,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Folder for a signed receipt of each picture.")
+    ] = None,
 ) -> None:
     """Certify pictures offline and print their bounds."""
     settings = load_settings(model=model, max_timeout_ms=10**9, default_timeout_ms=10**9)
@@ -48,6 +52,8 @@ def certify(
         raise invalid(f"with --plot at most {settings.max_radii - _CURVE_POINTS} radii", "radius")
     if plot is not None:
         _check_plot(plot)
+    if receipt is not None:
+        _check_receipts(receipt, images)
     curve = _curve(max(radii)) if plot else ()
     request = EmbedRequest(
         images=(),
@@ -57,9 +63,12 @@ def certify(
         selection_samples=selection_samples,
         confidence=confidence,
         target=_target(target),
+        receipt=receipt is not None,
     )
     found, failed = asyncio.run(_certify_all(settings, request, images))
-    images, certificates = list(found), list(found.values())
+    images, certificates = list(found), [_certificate(item) for item in found.values()]
+    if receipt is not None:
+        _write_receipts(receipt, found)
     asked = [_only_asked(certificate, len(radii)) for certificate in certificates]
     if as_json:
         for path, certificate in zip(images, asked, strict=True):
@@ -74,24 +83,25 @@ def certify(
 
 async def _certify_all(
     settings: Settings, request: EmbedRequest, images: list[Path]
-) -> tuple[dict[Path, Certificate], list[ServiceError]]:
-    """Certificates by picture, and the errors of the pictures that have none."""
+) -> tuple[dict[Path, Embedding], list[ServiceError]]:
+    """Answers by picture, and the errors of the pictures that have none."""
     from service.core import Core
+    from service.receipts.signing import load_signer
 
-    core = Core(settings)
+    core = Core(settings, signer=load_signer(settings) if request.receipt else None)
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             loading = progress.add_task("loading the model", total=None)
             await core.start()
             progress.remove_task(loading)
-            found: dict[Path, Certificate] = {}
+            found: dict[Path, Embedding] = {}
             failed = []
             for path in images:
                 one = replace(request, images=(path.read_bytes(),))
                 task = progress.add_task(escape(path.name), total=core.samples_of(one))
                 try:
                     result = await core.embed(one, partial(progress.advance, task))
-                    found[path] = _certificate(result)
+                    found[path] = result.data[0]
                     progress.update(task, completed=progress.tasks[-1].total)
                 except ServiceError as error:
                     failed.append(ServiceError(error.kind, f"{path}: {error.message}"))
@@ -122,22 +132,37 @@ def _check_plot(target: Path) -> None:
         raise ConfigurationError(f"--plot {target}: name a file ({allowed}) in an existing folder")
 
 
-def _certificate(result: EmbedResult) -> Certificate:
-    certificate = result.data[0].certificate
-    if certificate is None:
+def _certificate(item: Embedding) -> Certificate:
+    if item.certificate is None:
         raise RuntimeError("a certificate was asked for")
-    return certificate
+    return item.certificate
 
 
-def _progress() -> Progress:
-    """On standard error, so that `--json` can be piped."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+def _receipt_file(folder: Path, image: Path) -> Path:
+    return folder / f"{image.name}.receipt.json"
+
+
+def _check_receipts(folder: Path, images: list[Path]) -> None:
+    """Before the sampling, not after it."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"--receipt {folder}: name an existing folder to write in")
+    files = [_receipt_file(folder, image) for image in images]
+    for i, file in enumerate(files):
+        if file.exists():
+            raise ConfigurationError(f"--receipt: {file} exists already; it is not overwritten")
+        if file in files[:i]:
+            raise ConfigurationError(f"--receipt: two pictures would both write {file}")
+
+
+def _write_receipts(folder: Path, found: dict[Path, Embedding]) -> None:
+    for image, item in found.items():
+        file = _receipt_file(folder, image)
+        text = json.dumps(json.loads(item.receipt or ""), indent=2)
+        try:
+            with file.open("x", encoding="utf-8") as stream:
+                stream.write(text + "\n")
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def _curve(largest: float) -> tuple[float, ...]:

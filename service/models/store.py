@@ -22,6 +22,7 @@ from service.models.encoder import Encoder
 from service.models.lite0 import Lite0, fold_checkpoint
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Pipeline
+from service.models.platform import describe
 from service.types import ModelInfo, Preprocessing, Space
 
 # Part of every revision: raised whenever the smoothed function or its noise changes.
@@ -73,7 +74,8 @@ class LoadedModel:
             sigmas=self.sigmas,
             space=self.space,
             device=str(self.pipeline.device),
-            dtype=str(self.pipeline.dtype).removeprefix("torch."),
+            platform=describe(self.pipeline.device.type),
+            dtype=_name(self.pipeline.dtype),
             batch_size=self.batch_size,
             lanes=self.lanes,
         )
@@ -98,7 +100,7 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
     batch_size = settings.batch_size or manifest.batch_size
     return LoadedModel(
         name=manifest.name,
-        revision=_revision(manifest, device, dtype, batch_size),
+        revision=revision(manifest, device.type, _name(dtype), batch_size),
         pipeline=Pipeline(encoder, preprocessing, device, dtype),
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
@@ -164,10 +166,15 @@ def describe_reference(
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one, else the CPU."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+        name = "cuda" if cuda_is_usable() else "cpu"
+    if name.startswith("cuda") and not cuda_is_usable():
         raise ConfigurationError(f"device {name!r}: this machine has no usable CUDA device")
     return torch.device(name)
+
+
+def cuda_is_usable() -> bool:
+    """Whether this machine has a CUDA device that torch can use."""
+    return torch.cuda.is_available()
 
 
 def available_cores() -> int:
@@ -184,6 +191,10 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     capable = torch.cpu.get_capabilities()
     native = capable.get("avx512_bf16") or capable.get("amx_bf16") or capable.get("bf16")
     return torch.bfloat16 if native else torch.float32
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _load_encoder(manifest: Manifest, settings: Settings) -> Encoder:
@@ -275,13 +286,21 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _revision(manifest: Manifest, device: torch.device, dtype: torch.dtype, batch_size: int) -> str:
+def revision(manifest: Manifest, device: str, dtype: str, batch_size: int) -> str:
+    """Digest of everything the smoothed function depends on.
+
+    Args:
+        manifest: of the package.
+        device: "cpu" or "cuda".
+        dtype: "float32" or "bfloat16".
+        batch_size: samples of one call of the pipeline.
+    """
     depends_on = {
         "function": _FUNCTION_VERSION,
         "weights": manifest.encoder.sha256,
         "preprocessing": asdict(manifest.preprocessing.value()),
-        "device": device.type,
-        "dtype": str(dtype),
+        "device": device,
+        "dtype": f"torch.{dtype}",
         "batch_size": batch_size,
     }
     text = json.dumps(depends_on, sort_keys=True)

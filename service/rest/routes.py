@@ -13,6 +13,7 @@ from fastapi.responses import RedirectResponse
 
 from service.core import Core
 from service.errors import Kind, ServiceError
+from service.forms import certificate_form
 from service.rest.body import BodyReader
 from service.rest.errors import CLIENT_CLOSED
 from service.rest.schemas import EmbedBody, EmbedResponse, ErrorResponse, InfoResponse
@@ -134,15 +135,19 @@ def _encode(result: EmbedResult, encoding_format: str) -> bytes:
     for index, item in enumerate(result.data):
         certificate = None
         if item.certificate is not None:
-            certificate = asdict(item.certificate)
-            certificate["samples"] = {
-                "selection": certificate.pop("selection_samples"),
-                "estimation": certificate.pop("estimation_samples"),
-            }
+            certificate = certificate_form(item.certificate)
         embedding: Any = np.frombuffer(item.values, "<f4")
         if encoding_format == "base64":
             embedding = base64.b64encode(item.values).decode()
-        data.append({"index": index, "embedding": embedding, "certificate": certificate})
+        receipt = None if item.receipt is None else orjson.Fragment(item.receipt)
+        data.append(
+            {
+                "index": index,
+                "embedding": embedding,
+                "certificate": certificate,
+                "receipt": receipt,
+            }
+        )
     body = {
         "model": result.model,
         "revision": result.revision,

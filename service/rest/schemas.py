@@ -2,28 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from service import types
-from service.types import EmbedRequest, Method, Stopped
+from service.forms import Certificate, Form, Space, Target
+from service.receipts.receipt import Receipt
+from service.types import EmbedRequest
 
 # Far above any limit of pictures or radii: what it bounds is the cost of refusing nonsense.
 MAX_INPUTS = 1000
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Target(_Strict):
-    """Stop sampling as soon as `bound` is certified within `radius`."""
-
-    radius: Number = Field(description="l2 attack size, >= 0, same unit as sigma")
-    bound: Number = Field(description="above 0 and below 1")
-
-
-class EmbedBody(_Strict):
+class EmbedBody(Form):
     """`POST /embed`. Absent fields take the service's defaults (see `GET /info`)."""
 
     inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
@@ -49,6 +40,7 @@ class EmbedBody(_Strict):
     encoding_format: Literal["float", "base64"] = Field(
         "float", description="base64: little-endian float32"
     )
+    receipt: bool = Field(False, description="sign a receipt of each certificate (`fcs verify`)")
     priority: int = 0
     timeout_ms: int | None = Field(None, ge=1, le=10**9)
     seed: str | None = Field(None, description="32 hex digits; only where the operator allows it")
@@ -66,6 +58,7 @@ class EmbedBody(_Strict):
             selection_samples=self.selection_samples,
             confidence=self.confidence,
             target=self._target(),
+            receipt=self.receipt,
             priority=self.priority,
             timeout_s=None if self.timeout_ms is None else self.timeout_ms / 1000,
             seed=self.seed,
@@ -77,82 +70,16 @@ class EmbedBody(_Strict):
         return None if "target" in self.model_fields_set else "default"
 
 
-class RadiusBound(_Strict):
-    """-1 wherever nothing is certified."""
-
-    radius: float
-    bound: float = Field(description="lower bound on cos(embedding, F(x'))")
-    served_bound: float = Field(description="lower bound on cos(embedding(x), embedding(x'))")
-    paper: float = Field(description="bound of arXiv:2601.16200 about f(x), for comparison")
-    method: Method
-
-
-class CertifiedRadius(_Strict):
-    """Largest radius at which `bound` is still at least the threshold."""
-
-    threshold: float
-    radius: float
-
-
-class Score(_Strict):
-    """Gaussian robustness score: sample mean and lower confidence bound."""
-
-    estimate: float
-    lower: float
-
-
-class Fidelity(_Strict):
-    """Cosine of the embedding with the noise-free feature."""
-
-    pipeline: float
-    encoder: float
-
-
-class Samples(_Strict):
-    """Samples spent."""
-
-    selection: int
-    estimation: int
-
-
-class Space(_Strict):
-    """Where radii and sigma are measured."""
-
-    height: int
-    width: int
-    channels: str
-    range: tuple[int, int]
-    norm: str
-
-
-class Certificate(_Strict):
-    """What is certified of one picture; see docs/certificate.md."""
-
-    bounds: list[RadiusBound]
-    certified_radius: CertifiedRadius
-    gaussian_robustness_score: Score
-    fidelity: Fidelity
-    sigma: float
-    confidence: float
-    samples: Samples
-    target: Target | None
-    checkpoints: list[int] = Field(description="estimation samples at which it might have stopped")
-    stopped: Stopped
-    space: Space
-    seed: str
-    client_seed: bool
-    statement: str
-
-
-class Item(_Strict):
+class Item(Form):
     """One picture's answer."""
 
     index: int
     embedding: list[float] | str
     certificate: Certificate | None
+    receipt: Receipt | None = Field(description="null unless the request asked for it")
 
 
-class Timing(_Strict):
+class Timing(Form):
     """Milliseconds."""
 
     queue_ms: float
@@ -161,7 +88,7 @@ class Timing(_Strict):
     total_ms: float
 
 
-class EmbedResponse(_Strict):
+class EmbedResponse(Form):
     """The answer of `POST /embed`, items in the order of the inputs."""
 
     model: str
@@ -170,7 +97,7 @@ class EmbedResponse(_Strict):
     timing: Timing
 
 
-class Model(_Strict):
+class Model(Form):
     """One loaded model."""
 
     name: str
@@ -179,12 +106,13 @@ class Model(_Strict):
     sigmas: list[float]
     space: Space
     device: str
+    platform: str = Field(description="hardware and libraries: where they agree, replays do")
     dtype: str
     batch_size: int
     lanes: int
 
 
-class Defaults(_Strict):
+class Defaults(Form):
     """What absent request fields become."""
 
     sigma: float
@@ -196,7 +124,7 @@ class Defaults(_Strict):
     timeout_ms: int
 
 
-class InfoResponse(_Strict):
+class InfoResponse(Form):
     """The answer of `GET /info`."""
 
     version: str
@@ -206,9 +134,10 @@ class InfoResponse(_Strict):
     limits: dict[str, int]
     defaults: Defaults
     client_seed_allowed: bool
+    public_key: str | None = Field(description="of the receipts: Ed25519, 64 hex digits")
 
 
-class ErrorBody(_Strict):
+class ErrorBody(Form):
     """What was wrong and what is allowed."""
 
     type: str
@@ -217,7 +146,7 @@ class ErrorBody(_Strict):
     code: int
 
 
-class ErrorResponse(_Strict):
+class ErrorResponse(Form):
     """Every failure has this form."""
 
     error: ErrorBody

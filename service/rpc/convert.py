@@ -61,6 +61,7 @@ def embed_request(
         selection_samples=message.selection_samples if given("selection_samples") else None,
         confidence=message.confidence if given("confidence") else None,
         target=_target(message),
+        receipt=message.receipt,
         priority=message.priority,
         timeout_s=timeout_s,
         seed=message.seed if given("seed") else None,
@@ -108,6 +109,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 dtype=model.dtype,
                 batch_size=model.batch_size,
                 lanes=model.lanes,
+                platform=model.platform,
             )
             for model in info.models
         ],
@@ -123,13 +125,16 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
             target=_target_message(defaults.target),
         ),
         client_seed_allowed=info.client_seed_allowed,
+        public_key=info.public_key,
     )
 
 
 def _embedding(index: int, item: types.Embedding) -> pb.Embedding:
     values = np.frombuffer(item.values, "<f4")
     certificate = None if item.certificate is None else _certificate(item.certificate)
-    return pb.Embedding(index=index, embedding=values, certificate=certificate)
+    return pb.Embedding(
+        index=index, embedding=values, certificate=certificate, receipt=item.receipt
+    )
 
 
 def _certificate(certificate: types.Certificate) -> pb.Certificate:

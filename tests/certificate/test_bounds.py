@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from service.certificate.bounds import (
     Cone,
     law_lower,
+    mean_distance,
     mean_upper,
     orthogonal_push,
     paper_bound,
@@ -170,3 +171,27 @@ def test_exact_laws_of_a_half_space_step_are_never_overstated():
         truth = q * first + (1 - q) * second
         cosine = truth @ u / np.linalg.norm(truth)
         assert cone.bound(shift)[0] <= cosine + 1e-9
+
+
+@pytest.mark.parametrize(("spread", "draws"), [(0.05, 100), (0.3, 100), (0.3, 20), (1.0, 400)])
+def test_means_of_unit_vectors_stay_within_the_stated_distance(spread, draws):
+    """At alpha = 0.1 over 2,000 trials; false alarm below 1e-6. The bound is conservative."""
+    rng = np.random.default_rng(draws)
+    rows = rng.normal(size=(200_000, 3)) * spread + np.array([1.0, 0, 0])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    truth = rows.mean(0)
+    limit = mean_distance(float(np.linalg.norm(truth)), draws, 0.1)
+    means = rows[rng.integers(len(rows), size=(2000, draws))].mean(1)
+    wrong = int((np.linalg.norm(means - truth, axis=1) > limit).sum())
+    assert wrong <= 200 + 5 * 14
+
+
+@given(st.floats(0, 1), st.integers(1, 10_000), st.floats(1e-5, 0.5))
+def test_the_distance_of_a_mean_falls_with_draws_norm_and_alpha(norm, draws, alpha):
+    here = mean_distance(norm, draws, alpha)
+    assert here > 0
+    assert mean_distance(norm, 2 * draws, alpha) <= here
+    assert mean_distance(norm, draws, min(0.9, 2 * alpha)) <= here
+    assert mean_distance(min(1.0, norm + 0.1), draws, alpha) <= here + 1e-9
+    mcdiarmid = math.sqrt(max(1 - norm**2, 0)) + math.sqrt(2 * math.log(1 / alpha))
+    assert here <= mcdiarmid / math.sqrt(draws) + 1e-6

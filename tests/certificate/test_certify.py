@@ -162,6 +162,9 @@ def test_every_figure_is_what_the_page_says():
     assert lam <= findings.cone.second_moment <= lam * 1.001
     assert mu <= findings.cone.mean <= mu * 1.001
 
+    def h_of(x):
+        return (1 + x) * math.log1p(x) - x
+
     def a_of(r):
         return -1 + np.sum(np.diff(t, prepend=-1.0) * norm.cdf(norm.ppf(p) - r))
 
@@ -188,7 +191,15 @@ def test_every_figure_is_what_the_page_says():
         assert found.bound == pytest.approx(math.cos(sharp(r)), abs=2e-3)
         paper = 2 * norm.cdf(norm.ppf(score) - r) - 1
         assert found.paper == pytest.approx(paper if paper >= 0 else -1, abs=1e-6)
-        ratio = (math.sqrt(1 - a * a) + math.sqrt(2 * math.log(1 / alpha))) / math.sqrt(n0) / a
+        v = 1 - a * a
+        mcdiarmid = (math.sqrt(v) + math.sqrt(2 * math.log(1 / alpha))) / math.sqrt(n0)
+        ratio = (
+            min(
+                mcdiarmid,
+                brentq(lambda t, v=v: n0 * v / 4 * h_of(2 * t / v) - math.log(2 / alpha), 1e-9, 5),
+            )
+            / a
+        )
         served = math.cos(sharp(r) + math.asin(ratio)) if ratio < 1 else -1.0
         assert found.served_bound == pytest.approx(served, abs=3e-3)
     edge = findings.certified_radius.radius / sigma

@@ -1,9 +1,6 @@
 """The `fcs` command as a person runs it."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -13,23 +10,6 @@ from tests.photos import locate
 from tests.tiny import picture
 
 FAST = ("--samples", "60", "--selection-samples", "10")
-
-
-@pytest.fixture
-def fcs(tmp_path):
-    """Run `fcs` with a cache of its own."""
-
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "service", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            env={**os.environ, "FCS_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "160"},
-        )
-
-    return run
 
 
 def test_certify_prints_a_table_and_a_sentence(fcs):
@@ -103,6 +83,26 @@ def test_certify_refuses_a_bad_plot_before_it_samples(fcs, tmp_path, plot):
     assert ended.returncode == 2
     assert "--plot" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_certify_refuses_a_bad_receipt_folder_before_it_samples(fcs, tmp_path):
+    photo = locate("coffee.png")
+    twin = tmp_path / "twin" / photo.name
+    twin.parent.mkdir()
+    twin.write_bytes(photo.read_bytes())
+    kept = tmp_path / "coffee.png.receipt.json"
+    kept.write_text("precious")
+    for folder, images, reason in (
+        (tmp_path / "absent", (photo,), "name an existing folder"),
+        (kept, (photo,), "name an existing folder"),
+        (tmp_path, (photo,), "exists already"),
+        (twin.parent, (photo, twin), "two pictures would both write"),
+    ):
+        ended = fcs("certify", *images, "--receipt", folder)
+        assert ended.returncode == 2
+        assert reason in ended.stderr
+        assert "loading" not in ended.stderr
+    assert kept.read_text() == "precious"
 
 
 def test_models_are_listed_added_shown_and_served(fcs, tmp_path):

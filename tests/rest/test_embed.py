@@ -2,6 +2,9 @@
 
 import asyncio
 import base64
+import hashlib
+import subprocess
+import sys
 
 import httpx
 import numpy as np
@@ -147,6 +150,8 @@ def test_info_tells_what_may_be_asked(server):
     assert 0.25 in model.sigmas
     assert info.client_seed_allowed
     assert info.limits["pictures"] == 32
+    assert len(bytes.fromhex(info.public_key)) == 32
+    assert "torch" in model.platform
 
 
 def test_health_docs_and_openapi_answer(server):
@@ -191,3 +196,59 @@ def test_a_client_that_leaves_stops_its_work(server):
     assert answer["timing"]["total_ms"] < 20_000
     assert metric(server, "fcs_jobs_running") == 0
     assert metric(server, 'fcs_requests_total{code="499",route="/embed"}') >= 1
+
+
+def verify(file, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "service", "verify", str(file), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_without_asking_there_is_no_receipt(server):
+    assert post(server)["data"][0]["receipt"] is None
+
+
+def test_a_receipt_without_a_certificate_is_refused(server):
+    with server.client() as client:
+        body = {"inputs": encoded(), "receipt": True, "certify": False}
+        answer = client.post("/embed", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == "receipt"
+
+
+def test_a_saved_response_verifies_against_the_key_of_info(server, tmp_path):
+    """Both pictures: the second one of a request has a seed of its own."""
+    photos = [locate("astronaut.png"), locate("coffee.png")]
+    with server.client() as client:
+        answer = client.post(
+            "/embed",
+            files=[("inputs", photo.read_bytes()) for photo in photos],
+            data={**FAST, "receipt": "true", "seed": SEED},
+        )
+        info = client.get("/info").content
+    EmbedResponse.model_validate_json(answer.content)
+    saved, key = tmp_path / "response.json", tmp_path / "info.json"
+    saved.write_bytes(answer.content)
+    key.write_bytes(info)
+    seeds = {item["receipt"]["certificate"]["seed"] for item in answer.json()["data"]}
+    assert len(seeds) == 2
+    for i, photo in enumerate(photos):
+        ended = verify(saved, photo, "--item", i, "--public-key", key)
+        assert ended.returncode == 0, ended.stderr + ended.stdout
+        assert "every value agrees" in ended.stdout
+        assert "chosen by the client" in ended.stdout
+    swapped = verify(saved, photos[1], "--item", 0, "--public-key", key)
+    assert "the picture is not the one of this receipt" in swapped.stderr
+
+
+def test_a_receipt_repeats_the_response_beside_it(server):
+    for item in post(server, receipt=True, encoding_format="base64")["data"]:
+        receipt = item["receipt"]
+        assert receipt["certificate"] == item["certificate"]
+        digest = hashlib.sha256(base64.b64decode(item["embedding"])).hexdigest()
+        assert receipt["embedding"] == f"sha256:{digest}"
+        assert not receipt["certificate"]["client_seed"]

@@ -1,5 +1,6 @@
 """A real gRPC channel to a real server."""
 
+import json
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
+from service.receipts.reading import parse
+from service.receipts.receipt import embedding_digest
 from service.rpc.generated import fcs_pb2 as pb
 from tests.photos import locate
 from tests.pictures.test_decode import png_header
@@ -63,6 +66,20 @@ def test_defaults_and_certify_false(stub):
     assert np.linalg.norm(answer.data[1].embedding) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_receipt_rides_along_where_it_is_asked_for(stub):
+    plain = stub.Embed(request_of()).data[0]
+    assert not plain.HasField("receipt")
+    one, two = stub.Embed(request_of(picture(), picture(), receipt=True)).data
+    info = stub.Info(pb.InfoRequest())
+    for item in (one, two):
+        receipt = parse(json.loads(item.receipt))
+        assert receipt.signed_by(info.public_key)
+        assert receipt.certificate.seed == item.certificate.seed
+        values = np.array(item.embedding, "<f4").tobytes()
+        assert receipt.embedding == embedding_digest(values)
+        assert receipt.model.platform == info.models[0].platform
+
+
 def test_info(stub):
     info = stub.Info(pb.InfoRequest())
     assert info.models[0].dimensions == 1280
@@ -90,6 +107,7 @@ def test_info(stub):
         (request_of(timeout_ms=0), "timeout_ms"),
         (request_of(timeout_ms=600_001), "timeout_ms"),
         (request_of(seed="x"), "seed"),
+        (request_of(receipt=True, certify=False), "receipt"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
 )

@@ -38,6 +38,7 @@ class EmbedRequest(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     NO_TARGET_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     profile: _builtins.str
     certify: _builtins.bool
@@ -57,6 +58,8 @@ class EmbedRequest(_message.Message):
     """Noise seed, 32 hex digits; refused unless the operator allowed client seeds."""
     no_target: _builtins.bool
     """Spend exactly `samples`, whatever they show (REST: "target": null). Not beside a target."""
+    receipt: _builtins.bool
+    """Sign a receipt of each certificate. Default false."""
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Encoded pictures: PNG, JPEG, WebP, GIF or BMP."""
@@ -86,10 +89,11 @@ class EmbedRequest(_message.Message):
         seed: _builtins.str | None = ...,
         target: Global___Target | None = ...,
         no_target: _builtins.bool = ...,
+        receipt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_target", b"_target", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "model", b"model", "priority", b"priority", "profile", b"profile", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_target", b"_target", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "images", b"images", "model", b"model", "no_target", b"no_target", "priority", b"priority", "profile", b"profile", "radii", b"radii", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certify", b"_certify", "_confidence", b"_confidence", "_model", b"_model", "_priority", b"_priority", "_profile", b"_profile", "_samples", b"_samples", "_seed", b"_seed", "_selection_samples", b"_selection_samples", "_sigma", b"_sigma", "_target", b"_target", "_timeout_ms", b"_timeout_ms", "certify", b"certify", "confidence", b"confidence", "images", b"images", "model", b"model", "no_target", b"no_target", "priority", b"priority", "profile", b"profile", "radii", b"radii", "receipt", b"receipt", "samples", b"samples", "seed", b"seed", "selection_samples", b"selection_samples", "sigma", b"sigma", "target", b"target", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certify: _TypeAlias = _typing.Literal["certify"]  # noqa: Y015
     _WhichOneofArgType__certify: _TypeAlias = _typing.Literal["_certify", b"_certify"]  # noqa: Y015
@@ -200,7 +204,10 @@ class Embedding(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     index: _builtins.int
+    receipt: _builtins.str
+    """The signed receipt as JSON (`fcs verify`); absent unless the request asked for it."""
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Unit norm."""
@@ -215,14 +222,20 @@ class Embedding(_message.Message):
         index: _builtins.int = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
         certificate: Global___Certificate | None = ...,
+        receipt: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_certificate", b"_certificate", "certificate", b"certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_certificate", b"_certificate", "_receipt", b"_receipt", "certificate", b"certificate", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certificate", b"_certificate", "certificate", b"certificate", "embedding", b"embedding", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_certificate", b"_certificate", "_receipt", b"_receipt", "certificate", b"certificate", "embedding", b"embedding", "index", b"index", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__certificate: _TypeAlias = _typing.Literal["certificate"]  # noqa: Y015
     _WhichOneofArgType__certificate: _TypeAlias = _typing.Literal["_certificate", b"_certificate"]  # noqa: Y015
+    _WhichOneofReturnType__receipt: _TypeAlias = _typing.Literal["receipt"]  # noqa: Y015
+    _WhichOneofArgType__receipt: _TypeAlias = _typing.Literal["_receipt", b"_receipt"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__certificate) -> _WhichOneofReturnType__certificate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__receipt) -> _WhichOneofReturnType__receipt | None: ...
 
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
 
@@ -535,9 +548,12 @@ class InfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     CLIENT_SEED_ALLOWED_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_model: _builtins.str
     client_seed_allowed: _builtins.bool
+    public_key: _builtins.str
+    """Of the receipts: Ed25519, 64 hex digits."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
@@ -556,12 +572,15 @@ class InfoResponse(_message.Message):
         limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         defaults: Global___Defaults | None = ...,
         client_seed_allowed: _builtins.bool = ...,
+        public_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_public_key", b"_public_key", "defaults", b"defaults", "public_key", b"public_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_seed_allowed", b"client_seed_allowed", "default_model", b"default_model", "defaults", b"defaults", "limits", b"limits", "models", b"models", "profiles", b"profiles", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_public_key", b"_public_key", "client_seed_allowed", b"client_seed_allowed", "default_model", b"default_model", "defaults", b"defaults", "limits", b"limits", "models", b"models", "profiles", b"profiles", "public_key", b"public_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__public_key: _TypeAlias = _typing.Literal["public_key"]  # noqa: Y015
+    _WhichOneofArgType__public_key: _TypeAlias = _typing.Literal["_public_key", b"_public_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__public_key) -> _WhichOneofReturnType__public_key | None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
 
@@ -578,6 +597,7 @@ class Model(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
+    PLATFORM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.str
     dimensions: _builtins.int
@@ -585,6 +605,8 @@ class Model(_message.Message):
     dtype: _builtins.str
     batch_size: _builtins.int
     lanes: _builtins.int
+    platform: _builtins.str
+    """Hardware and libraries: where they agree, replays agree to the last bit."""
     @_builtins.property
     def sigmas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -601,10 +623,11 @@ class Model(_message.Message):
         dtype: _builtins.str = ...,
         batch_size: _builtins.int = ...,
         lanes: _builtins.int = ...,
+        platform: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "lanes", b"lanes", "name", b"name", "revision", b"revision", "sigmas", b"sigmas", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "lanes", b"lanes", "name", b"name", "platform", b"platform", "revision", b"revision", "sigmas", b"sigmas", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
