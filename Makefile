@@ -54,6 +54,10 @@ figures: setup
 
 prove: setup
 	$(BIN)/python -m pytest -m prove -s $(ARGS)
+	$(BIN)/python -m tests.models.tiny_folders build/tiny-vit
+	$(BIN)/fcs prove build/pictures/*.png --model build/tiny-vit --sigma 0.1 --sigma 0.25 \
+		--samples 1000 --steps 40 --repeats 6
+	$(BIN)/fcs prove build/pictures/*.png
 
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/rpc/generated=proto/fcs/v1 \

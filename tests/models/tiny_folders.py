@@ -1,6 +1,10 @@
-"""Tiny random-weight Hugging Face folders, written by transformers, one a family."""
+"""Tiny random-weight Hugging Face folders, written by transformers, one a family.
+
+`python -m tests.models.tiny_folders FOLDER` writes the ViT that `make prove` attacks.
+"""
 
 import json
+import sys
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -98,8 +102,15 @@ def efficientnet():
 MAKERS = {m.__name__: m for m in (clip, siglip, siglip2, dinov2, vit, efficientnet)}
 
 
-def write(family, folder):
-    """Write the family's tiny model and image processor; returns the stock model."""
+LIVELY = 4.0
+
+
+def write(family, folder, gain=1.0):
+    """Write the family's tiny model and image processor; returns the stock model.
+
+    Initial weights make a feature that hardly depends on the picture. A `gain` on the matrices (4:
+    `LIVELY`) gives one that noise blurs and a small change can turn.
+    """
     torch.manual_seed(7)
     model, processor = MAKERS[family]()
     with torch.no_grad():
@@ -108,6 +119,8 @@ def write(family, folder):
                 parameter.normal_(std=0.05)
             if parameter.ndim == 4:  # random convolutions would fade the picture to nothing
                 torch.nn.init.kaiming_normal_(parameter).mul_(1.5)
+            elif parameter.ndim == 2:
+                parameter.mul_(gain)
     model.eval().save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
     return model, processor
@@ -138,3 +151,7 @@ def write_with_text(family, folder):
     file.write_text(json.dumps(config))
     architecture = {"clip": CLIPModel, "siglip": SiglipModel, "siglip2": Siglip2Model}[family]
     return architecture.from_pretrained(folder).eval()
+
+
+if __name__ == "__main__":
+    write("vit", sys.argv[1], LIVELY)

@@ -19,7 +19,7 @@ from tests.certificate.closed_form import (
 
 pytestmark = pytest.mark.prove
 
-TRIALS = 250
+TRIALS = 150
 FALSE_ALARM = 1e-6
 SHIFTS = (0.25, 0.5, 1.0, 2.0)
 

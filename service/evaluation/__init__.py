@@ -1,0 +1,1 @@
+"""Adversaries against the certificates: adaptive attacks, and how their success is judged."""

@@ -1,0 +1,154 @@
+"""One attacked certificate: draw it, attack it at one epsilon, judge it on fresh noise."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.certificate.blocks import measure
+from service.certificate.certify import certify
+from service.certificate.evidence import Mark
+from service.certificate.tally import Tally
+from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
+from service.evaluation.rescore import cosine_estimate, cosine_upper
+from service.evaluation.sampling import served_features
+from service.models.noise import SEED_BYTES
+from service.models.store import LoadedModel
+from service.types import NoiseLevel, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """What one trial spends.
+
+    Attributes:
+        attack: the adversary's effort.
+        selection, estimation: samples of the certificate.
+        rescore: fresh features behind the verdict on x'.
+        alpha: of the certificate.
+        verdict_alpha: of the verdict's own upper confidence bound.
+    """
+
+    attack: AttackPlan = field(default_factory=AttackPlan)
+    selection: int = 100
+    estimation: int = 250
+    rescore: int = 1000
+    alpha: float = 0.001
+    verdict_alpha: float = 0.0001
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One picture at one noise level and one shift epsilon/sigma, with seeds of its own."""
+
+    image: NDArray[np.uint8]  # x, [3, H, W]
+    sigma: float
+    shift: float
+    seed: int
+
+    @property
+    def epsilon(self) -> float:
+        """Radius, l2 over all pixels and channels, RGB in [0, 1]."""
+        return self.shift * self.sigma
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one case; cosines with the embedding, of smoothed features unless said.
+
+    Attributes:
+        bound: the certificate's at epsilon; -1 where it promises nothing.
+        upper: confidence bound above cos(embedding, F(x')) of the attacked picture.
+        attacked, random, clean: estimates at x', at a random picture of the same distance, at x.
+        bare: cos(f(x), f(x')) of the encoder without smoothing, under the same attack on it.
+        distance: ‖x' - x‖₂ that the attack used, RGB in [0, 1].
+    """
+
+    sigma: float
+    shift: float
+    bound: float
+    upper: float
+    attacked: float
+    random: float
+    clean: float
+    bare: float
+    distance: float
+
+    @property
+    def violated(self) -> bool:
+        """The verdict contradicts the certificate."""
+        return self.upper < self.bound
+
+    @property
+    def margin(self) -> float:
+        """Estimated cosine minus bound."""
+        return self.attacked - self.bound
+
+
+Certifier = Callable[
+    [LoadedModel, Case, TrialPlan, bytes, NDArray[np.float32]], tuple[NDArray[np.float32], float]
+]
+
+
+def certificate(
+    model: LoadedModel, case: Case, plan: TrialPlan, seed: bytes, clean: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """The embedding and its bound at the case's epsilon, as the engine would find them."""
+    noise = NoiseLevel(case.sigma)
+    tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation)
+    tally.add(Stage.CLEAN, clean)
+    for stage, count in ((Stage.SELECT, plan.selection), (Stage.ESTIMATE, plan.estimation)):
+        features = served_features(model, case.image, noise, seed, stage, count)
+        for event in tally.add(stage, features):
+            if isinstance(event, Mark):
+                evidence = tally.evidence(event)
+                findings = certify(evidence, case.sigma, (case.epsilon,), plan.alpha)
+                return tally.embedding, findings.bounds[0].bound
+            tally.absorb(measure(event))
+    raise RuntimeError("the last sample of a tally is a checkpoint")
+
+
+def run_trial(
+    model: LoadedModel, twin: Twin, case: Case, plan: TrialPlan, certifier: Certifier = certificate
+) -> Trial:
+    """Certify, attack, judge; the verdict's noise is drawn after x' is fixed.
+
+    Raises:
+        RuntimeError: the attack left the ball, so its success would prove nothing.
+    """
+    draws = np.random.default_rng(case.seed)
+    noise, silent = NoiseLevel(case.sigma), NoiseLevel(0.0)
+
+    def features(image: NDArray[np.uint8], count: int) -> NDArray[np.float32]:
+        seed = draws.bytes(SEED_BYTES)
+        return served_features(model, image, noise, seed, Stage.ESTIMATE, count)
+
+    def bare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return served_features(model, image, silent, bytes(SEED_BYTES), Stage.CLEAN, 1)
+
+    reference = bare(case.image)
+    embedding, bound = certifier(model, case, plan, draws.bytes(SEED_BYTES), reference)
+
+    def adversary(target: NDArray[np.float32], sigma: float) -> NDArray[np.uint8]:
+        seed = int(draws.integers(2**62))
+        found = attack(twin, case.image, target, case.epsilon, sigma, plan.attack, seed)
+        if distance(case.image, found) > case.epsilon:
+            raise RuntimeError("the attacked picture is outside the ball")
+        return found
+
+    moved = adversary(embedding, case.sigma)
+    judged = features(moved, plan.rescore)
+    other = random_neighbour(case.image, case.epsilon, int(draws.integers(2**62)))
+    beside = plan.rescore // 4
+    return Trial(
+        sigma=case.sigma,
+        shift=case.shift,
+        bound=bound,
+        upper=cosine_upper(judged, embedding, plan.verdict_alpha),
+        attacked=cosine_estimate(judged, embedding),
+        random=cosine_estimate(features(other, beside), embedding),
+        clean=cosine_estimate(features(case.image, beside), embedding),
+        bare=float(reference[0] @ bare(adversary(reference[0], 0.0))[0]),
+        distance=distance(case.image, moved),
+    )
