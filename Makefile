@@ -56,7 +56,9 @@ prove: setup
 	$(BIN)/python -m pytest -m prove -s $(ARGS)
 	$(BIN)/python -m tests.models.tiny_folders build/tiny-vit
 	$(BIN)/fcs prove build/pictures/*.png --model build/tiny-vit --sigma 0.1 --sigma 0.25 \
-		--samples 1000 --steps 40 --repeats 6
+		--samples 1000 --steps 40 --repeats 5
+	$(BIN)/fcs prove build/pictures/*.png --model build/tiny-vit --sigma 0.1 --sigma 0.25 \
+		--samples 1000 --target 0.9 --shift 0.5 --shift 1 --shift 1.5 --steps 40 --repeats 2
 	$(BIN)/fcs prove build/pictures/*.png
 
 proto: setup

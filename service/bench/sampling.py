@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.tally import Tally
 from service.config import Settings
+from service.models.features import served_features
 from service.models.lanes import Lanes
-from service.models.noise import SEED_BYTES, add_noise
+from service.models.noise import SEED_BYTES
 from service.models.store import LoadedModel
 from service.pictures.decode import decode
 from service.pictures.preprocess import preprocess
@@ -51,17 +51,10 @@ def sample(
     """Draw the features of one picture under a fresh seed."""
     image = decode(picture.read_bytes(), settings.max_pixels, str(picture))
     x = preprocess(image, model.preprocessing)
-    noise, seed, size = NoiseLevel(sigma), os.urandom(SEED_BYTES), model.batch_size
+    noise, seed = NoiseLevel(sigma), os.urandom(SEED_BYTES)
 
     def draw(stage: Stage, count: int) -> NDArray[np.float32]:
-        def call(first: int, end: int) -> NDArray[np.float32]:
-            levels = np.zeros((size, *x.shape), np.float32)
-            for row in range(end - first):
-                levels[row] = add_noise(x, noise, seed, stage, first + row)
-            features: NDArray[np.float32] = model.pipeline(torch.from_numpy(levels)).cpu().numpy()
-            return features[: end - first]
-
-        return np.concatenate(lanes.run(call, count, size))
+        return served_features(model, x, noise, seed, stage, count, lanes)
 
     return Features(
         draw(Stage.CLEAN, 1), draw(Stage.SELECT, selection), draw(Stage.ESTIMATE, estimation)

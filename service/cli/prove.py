@@ -20,7 +20,13 @@ def prove(
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Seeds of each picture.")] = 2,
     selection_samples: Annotated[int, typer.Option(min=1)] = 100,
-    samples: Annotated[int, typer.Option(min=1, help="Samples of a certificate.")] = 250,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Samples of a certificate; with a target, at most.")
+    ] = 250,
+    target: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=0.999, help="Cosine at which sampling stops early."),
+    ] = None,
     rescore: Annotated[int, typer.Option(min=8, help="Samples of a verdict.")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="Gradient steps.")] = 20,
     draws: Annotated[int, typer.Option(min=1, help="Noisy features of one gradient.")] = 20,
@@ -36,6 +42,7 @@ def prove(
         attack=AttackPlan(steps=steps, draws=draws, restarts=restarts),
         selection=selection_samples,
         estimation=samples,
+        target=target,
         rescore=rescore,
     )
     settings = load_settings(model=model)

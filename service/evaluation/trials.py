@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.certificate.blocks import measure
-from service.certificate.certify import certify
 from service.certificate.evidence import Mark
+from service.certificate.sequential import Sequential
+from service.certificate.stopping import checkpoints
 from service.certificate.tally import Tally
 from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
 from service.evaluation.rescore import cosine_estimate, cosine_upper
-from service.evaluation.sampling import served_features
+from service.models.features import served_features
 from service.models.noise import SEED_BYTES
 from service.models.store import LoadedModel
-from service.types import NoiseLevel, Stage
+from service.types import NoiseLevel, SamplingPlan, Stage, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class TrialPlan:
 
     Attributes:
         attack: the adversary's effort.
-        selection, estimation: samples of the certificate.
+        selection, estimation: samples of the certificate; with a target, the latter at most.
+        target: cosine at which the certificate of each case stops early; None: it does not.
         rescore: fresh features behind the verdict on x'.
         alpha: of the certificate.
         verdict_alpha: of the verdict's own upper confidence bound.
@@ -33,9 +35,25 @@ class TrialPlan:
     attack: AttackPlan = field(default_factory=AttackPlan)
     selection: int = 100
     estimation: int = 250
+    target: float | None = None
     rescore: int = 1000
     alpha: float = 0.001
     verdict_alpha: float = 0.0001
+
+    def sampling(self, case: "Case") -> SamplingPlan:
+        """The plan of the certificate of a case."""
+        target = None if self.target is None else Target(case.epsilon, self.target)
+        return SamplingPlan(
+            noise=NoiseLevel(case.sigma),
+            radii=(case.epsilon,),
+            selection=self.selection,
+            estimation=self.estimation,
+            confidence=1 - self.alpha,
+            certify=True,
+            priority=0,
+            target=target,
+            checkpoints=(self.estimation,) if target is None else checkpoints(self.estimation),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +113,18 @@ def certificate(
     model: LoadedModel, case: Case, plan: TrialPlan, seed: bytes, clean: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], float]:
     """The embedding and its bound at the case's epsilon, as the engine would find them."""
-    noise = NoiseLevel(case.sigma)
-    tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation)
+    sampling = plan.sampling(case)
+    tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation, sampling.checkpoints)
+    sequential = Sequential(sampling, tally)
     tally.add(Stage.CLEAN, clean)
     for stage, count in ((Stage.SELECT, plan.selection), (Stage.ESTIMATE, plan.estimation)):
-        features = served_features(model, case.image, noise, seed, stage, count)
+        features = served_features(model, case.image, sampling.noise, seed, stage, count)
         for event in tally.add(stage, features):
-            if isinstance(event, Mark):
-                evidence = tally.evidence(event)
-                findings = certify(evidence, case.sigma, (case.epsilon,), plan.alpha)
-                return tally.embedding, findings.bounds[0].bound
-            tally.absorb(measure(event))
+            if not isinstance(event, Mark):
+                tally.absorb(measure(event))
+                sequential.pass_block(event)
+            elif (verdict := sequential.look(event)) is not None:
+                return tally.embedding, verdict.findings.bounds[0].bound
     raise RuntimeError("the last sample of a tally is a checkpoint")
 
 

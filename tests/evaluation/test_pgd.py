@@ -4,7 +4,7 @@ import torch
 
 from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
 from service.evaluation.rescore import cosine_estimate
-from service.evaluation.sampling import served_features
+from service.models.features import served_features
 from service.types import NoiseLevel, Stage
 from tests.evaluation.conftest import picture
 
