@@ -26,19 +26,19 @@ class TrialPlan:
     Attributes:
         attack: the adversary's effort.
         selection, estimation: samples of the certificate; with a target, the latter at most.
-        target: cosine at which the certificate of each case stops early; None: it does not.
         rescore: fresh features behind the verdict on x'.
         alpha: of the certificate.
         verdict_alpha: of the verdict's own upper confidence bound.
+        target: cosine at which the certificate of each case stops early; None: it does not.
     """
 
     attack: AttackPlan = field(default_factory=AttackPlan)
     selection: int = 100
     estimation: int = 250
-    target: float | None = None
     rescore: int = 1000
     alpha: float = 0.001
     verdict_alpha: float = 0.0001
+    target: float | None = None
 
     def sampling(self, case: "Case") -> SamplingPlan:
         """The plan of the certificate of a case."""

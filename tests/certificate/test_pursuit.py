@@ -11,7 +11,7 @@ from service.certificate.pursuit import Pursuit
 from tests.certificate.closed_form import rotation, rotation_truth, step, step_truth
 
 ALPHA = 0.2
-TRIALS = 120
+TRIALS = 60
 MOST_FAILURES = int(binom.isf(1e-6, TRIALS, ALPHA))
 LOOKS = (48, 64, 96, 128, 192, 256)
 

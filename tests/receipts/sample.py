@@ -24,7 +24,18 @@ VALUES = np.array([0.6, 0.8], "<f4").tobytes()
 HOW = Preprocessing((4, 5), None, "bicubic", (0.5, 0.4, 0.3), (0.1 + 0.2, 1.0, 2.0))
 SPACE = Space(4, 5)
 INFO = ModelInfo(
-    "tiny", "sha256:" + "ab" * 32, 2, (0.25,), SPACE, "cuda:0", "one; torch 1", "float32", 8, 2, (), False
+    "tiny",
+    "sha256:" + "ab" * 32,
+    2,
+    (0.25,),
+    SPACE,
+    "cuda:0",
+    "one; torch 1",
+    "float32",
+    8,
+    2,
+    (),
+    False,
 )
 CERTIFICATE = Certificate(
     bounds=(
