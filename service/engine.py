@@ -12,7 +12,6 @@ and the engine says why it is lost. The engine knows nothing of transports, requ
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,22 +21,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.certificate.blocks import Block, measure
-from service.certificate.evidence import Mark
-from service.certificate.sequential import Verdict
-from service.errors import Kind, ServiceError, unavailable
+from service.errors import ServiceError, unavailable
 from service.job import Job, JobResult
-from service.metrics import SHIFTS, Metrics
+from service.metrics import Metrics
 from service.models.lanes import Lanes
 from service.models.noise import add_noise
 from service.models.store import LoadedModel
 from service.scheduler import Scheduler, Slice
+from service.statistics import Statistics, answer, fail
 
 _log = logging.getLogger(__name__)
 # Weight of the newest batch in the running estimate of samples per second.
 _RATE_WEIGHT = 0.05
-# Full blocks that may wait for the statistics thread: they are the bulk of a job's memory.
-_MOST_BLOCKS_WAITING = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +69,9 @@ class Engine:
         self._stopping = False
         self._lost: str | None = None
         self._rate = 0.0
-        self._blocks: deque[Future[None]] = deque()
         self._lanes = Lanes(max(model.lanes for model in models.values()))
         self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
-        self._statistics = ThreadPoolExecutor(1, "fcs-statistics")
+        self._statistics = Statistics(metrics, self._go_on)
         # On a CPU noise and encoder want the same cores: preparing ahead only makes them wait.
         on_gpu = any(model.pipeline.device.type != "cpu" for model in models.values())
         loop = self._overlapped_loop if on_gpu else self._plain_loop
@@ -109,7 +103,7 @@ class Engine:
             self._device.join()
         self._fail_all(unavailable("the service is shutting down"))
         self._preparer.shutdown(cancel_futures=True)
-        self._statistics.shutdown(cancel_futures=True)
+        self._statistics.close()
         self._lanes.close()
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -205,7 +199,7 @@ class Engine:
                 try:
                     levels[row] = add_noise(job.image, job.plan.noise, job.seed, part.stage, index)
                 except Exception as error:
-                    self._fail(job, error)
+                    fail(job, error)
 
         self._lanes.run(draw, len(samples))
         noise_s = time.monotonic() - now
@@ -259,7 +253,7 @@ class Engine:
             try:
                 features = self._run(batch.model, levels, part.count)
             except Exception as cause:
-                self._fail(part.job, cause)
+                fail(part.job, cause)
                 continue
             alive = True
             seconds = time.monotonic() - began
@@ -277,55 +271,13 @@ class Engine:
             try:
                 job.device_s += seconds * part.count / batch.fill
                 for found in job.add(part.stage, features[row : row + part.count]):
-                    if isinstance(found, Block):
-                        self._measure_later(job, found)
-                    else:
-                        self._statistics.submit(self._look, job, found)
+                    self._statistics.take(job, found)
                 if job.progress is not None:
                     job.progress(part.count)
                 if not job.plan.certify and job.tally.selected:
-                    self._answer(job, None, None)
+                    answer(job, None, None)
             except Exception as error:
-                self._fail(job, error)
-
-    def _measure_later(self, job: Job, block: Block) -> None:
-        """Hand a full block to the statistics thread; wait when it is far behind."""
-        self._blocks.append(self._statistics.submit(self._absorb, job, block))
-        if len(self._blocks) > _MOST_BLOCKS_WAITING:
-            self._blocks.popleft().result()
-
-    def _absorb(self, job: Job, block: Block) -> None:
-        if job.abandoned:
-            return
-        began = time.monotonic()
-        try:
-            job.tally.absorb(measure(block))
-            job.sequential.pass_block(block)
-        except Exception as error:
-            self._fail(job, error)
-        job.statistics_s += time.monotonic() - began
-
-    def _look(self, job: Job, mark: Mark) -> None:
-        """Look at a checkpoint: answer, or go on (statistics thread, in the order of samples)."""
-        if job.abandoned:
-            return
-        began = time.monotonic()
-        try:
-            verdict = job.sequential.look(mark)
-            fidelity = None
-            if verdict is not None:
-                fidelity = job.tally.fidelity
-                for shift in SHIFTS:
-                    bound = verdict.findings.bound_at(shift)
-                    self._metrics.bound.labels(shift=str(shift)).observe(bound)
-                self._metrics.early_stops.labels(reason=verdict.stopped).inc()
-            job.statistics_s += time.monotonic() - began
-            if verdict is None:
-                self._go_on(job)
-            else:
-                self._answer(job, verdict, fidelity)
-        except Exception as error:
-            self._fail(job, error)
+                fail(job, error)
 
     def _go_on(self, job: Job) -> None:
         """Let the job draw up to its next checkpoint but one."""
@@ -335,27 +287,6 @@ class Engine:
             if waits and job.remaining and not job.abandoned:
                 self._scheduler.resume(job)
                 self._wake.notify_all()
-
-    def _answer(self, job: Job, verdict: Verdict | None, fidelity: float | None) -> None:
-        queue_s = (job.started or job.submitted) - job.submitted
-        job.succeed(
-            JobResult(
-                job.tally.embedding, verdict, fidelity, queue_s, job.device_s, job.statistics_s
-            )
-        )
-
-    def _fail(self, job: Job, error: Exception) -> None:
-        if job.abandoned:  # its caller left meanwhile and its tally was released: no fault
-            return
-        if isinstance(error, ServiceError):
-            job.fail(error)
-            return
-        _log.error("a job failed", exc_info=error)
-        job.fail(
-            ServiceError(
-                Kind.INTERNAL, f"this picture could not be computed: {type(error).__name__}"
-            )
-        )
 
     def _fail_all(self, error: ServiceError) -> None:
         for job in list(self._jobs):

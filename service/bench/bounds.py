@@ -37,6 +37,7 @@ class Row:
     shift: float
     closed_forms: float
     bound: float
+    served_bound: float
     paper: float
 
 
@@ -48,7 +49,7 @@ def run(
     model = load_model(settings.model, settings)
     lanes = Lanes(model.lanes)
     alpha = 1 - settings.default_confidence
-    found: dict[float, list[tuple[float, float, float]]] = {shift: [] for shift in _SHIFTS}
+    found: dict[float, list[tuple[float, float, float, float]]] = {shift: [] for shift in _SHIFTS}
     seconds = []
     for path in track(pictures, "certifying", console=Console(stderr=True)):
         evidence = _evidence(sample(model, lanes, path, settings, sigma, selection, samples))
@@ -59,7 +60,7 @@ def run(
             angle, method = findings.cone.plain_angle(shift)
             plain = -1.0 if method == "none" else math.cos(angle)
             paper = paper_bound(findings.score.lower, shift)
-            found[shift].append((plain, bound.bound, paper))
+            found[shift].append((plain, bound.bound, bound.served_bound, paper))
     lanes.close()
     rows = [
         Row(shift, *(statistics.median(column) for column in zip(*values, strict=True)))
@@ -79,9 +80,9 @@ def _evidence(features: Features) -> Evidence:
 
 def _print(rows: list[Row], pictures: int, sigma: float, samples: int, seconds: float) -> None:
     title = f"{pictures} pictures, sigma {sigma:g}, n {samples}; medians"
-    table = Table("epsilon/sigma", "closed forms", "bound", "paper", title=title)
+    table = Table("epsilon/sigma", "closed forms", "bound", "served", "paper", title=title)
     for row in rows:
-        figures = (row.closed_forms, row.bound, row.paper)
+        figures = (row.closed_forms, row.bound, row.served_bound, row.paper)
         table.add_row(f"{row.shift:g}", *("-" if f <= -1 else f"{f:.4f}" for f in figures))
     Console().print(table)
     summary = {"bench": "bounds", "pictures": pictures, "sigma": sigma, "samples": samples}
