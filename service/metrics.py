@@ -3,6 +3,8 @@
 Labels come from fixed sets only, never from what a client sends.
 """
 
+from typing import get_args
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.types import Stage
+from service.types import Stage, Stopped
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -98,6 +100,10 @@ class Metrics:
         # Every series exists from the start, so that a rate never misses its first event.
         for stage in Stage:
             self.samples.labels(stage=stage.name.lower())
+        for reason in get_args(Stopped):
+            self.early_stops.labels(reason=reason)
+        for shift in SHIFTS:
+            self.bound.labels(shift=str(shift))
 
     def render(self) -> bytes:
         """Prometheus text format."""
