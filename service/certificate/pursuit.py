@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from service.certificate.choice import choose
 from service.certificate.directions import top_eigenvalue, worst_direction
 from service.certificate.evidence import Selection
 from service.certificate.ratio import LARGEST_SHIFT, likelihood_ratio
-from service.certificate.wager import Wager, choose
+from service.certificate.wager import Wager
 
 Floats = NDArray[np.float64]
 

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
-from scipy.stats import norm
 
+from service.certificate.choice import choose
 from service.certificate.ratio import likelihood_ratio
-from service.certificate.wager import cells, choose
 
 
 def projections(seed=0, n=150, where=0.9, width=0.03):
@@ -35,33 +33,6 @@ def disk(points=121):
     return np.append(s[inside], np.sin(ring)), np.append(y[inside], np.cos(ring))
 
 
-@pytest.mark.parametrize("bound", [0.5, 0.9, 0.98])
-@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 1.0, 2.0])
-def test_no_law_for_which_the_claim_is_true_pays_more_than_the_price(shift, bound):
-    """The dearest such law, by its dual on grids of its own: min over β of E max[βΛG + e]."""
-    wager = wager_of(shift, bound)
-    theta = math.acos(bound)
-    s, y = disk()
-    s, y = (
-        np.append(s, np.repeat(wager.starts, 200)),
-        np.append(
-            y,
-            np.concatenate([np.linspace(-1, 1, 200) * math.sqrt(1 - t * t) for t in wager.starts]),
-        ),
-    )
-    g, e = y * math.cos(theta) - s * math.sin(theta), payoff(wager, s, y)
-    z = norm.ppf((np.arange(400) + 0.5) / 400)
-    ratio = np.exp(shift * z - shift * shift / 2)
-    ratio /= ratio.mean()
-
-    def dual(log_beta):
-        return np.mean([np.max(math.exp(log_beta) * v * g + e) for v in ratio])
-
-    dearest = minimize_scalar(dual, bounds=(-9, 3), method="bounded").fun
-    assert dearest <= math.exp(wager.log_price) * (1 + 1e-6)
-    assert math.exp(wager.log_price) <= dearest * 1.02  # and the price is not padded
-
-
 @pytest.mark.parametrize(("shift", "bound"), [(0.5, 0.9), (1.0, 0.9), (1.0, 0.6), (2.0, 0.3)])
 def test_the_payoff_is_never_negative(shift, bound):
     wager = wager_of(shift, bound)
@@ -85,27 +56,3 @@ def test_terms_bound_the_log_payoff_from_below(shift, bound, second_moment, wher
     exact = np.log(payoff(wager, np.full_like(y, s), y)) - wager.log_price
     assert (lower <= exact + 1e-9).all()
     assert lower[50] == pytest.approx(exact[50], abs=1e-9)
-
-
-def test_a_narrow_law_is_forecast_to_grow_and_a_hopeless_claim_is_not():
-    assert wager_of(0.5, 0.9).forecast > 0.08
-    assert wager_of(3.0, 0.99).forecast < 1e-3
-
-
-def test_the_forecast_is_the_growth_on_samples_like_those_seen():
-    wager = wager_of(0.5, 0.9, second_moment=0.02, mean=0.0, n=2000)
-    terms = wager.terms(projections(seed=1, n=20_000))
-    growth = terms.constant.mean() - terms.quadratic.mean() * 0.02
-    assert growth == pytest.approx(wager.forecast, rel=0.05)
-
-
-def test_cells_start_below_what_was_seen_and_never_below_zero():
-    seen = projections()
-    starts = cells(seen)
-    assert (np.diff(starts) > 0).all()
-    assert starts[0] < starts[1] < seen.min()
-    assert (cells(np.linspace(-0.5, 0.5, 100)) >= 0).all()
-
-
-def test_nothing_is_wagered_on_features_that_point_away():
-    assert choose(np.full(50, -0.5), 0.1, 0.1, likelihood_ratio(0.5), 0.4) is None
