@@ -53,7 +53,7 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
     target = _target(request, sigma, settings)
     return SamplingPlan(
         noise=NoiseLevel(sigma),
-        radii=_radii(request, settings),
+        radii=_radii(request, target, settings),
         selection=selection,
         estimation=samples,
         confidence=confidence,
@@ -114,13 +114,17 @@ def _sigma(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings)
     return request.sigma
 
 
-def _radii(request: EmbedRequest, settings: Settings) -> tuple[float, ...]:
+def _radii(request: EmbedRequest, target: Target | None, settings: Settings) -> tuple[float, ...]:
+    """As asked, and the target's at the end where it is not among them: it is what was pursued."""
     radii = settings.default_radii if request.radii is None else request.radii
-    if not 1 <= len(radii) <= settings.max_radii:
+    extra = target is not None and target.radius in radii
+    if not 1 <= len(radii) <= settings.max_radii + extra:
         raise invalid(f"{len(radii)} radii; allowed are 1 to {settings.max_radii}", "radii")
     for i, radius in enumerate(radii):
         if not (math.isfinite(radius) and radius >= 0):
             raise invalid(f"radius {radius} must be a finite number >= 0", f"radii[{i}]")
+    if target is not None and target.radius not in radii:
+        return (*radii, target.radius)
     return radii
 
 

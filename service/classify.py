@@ -112,7 +112,8 @@ async def _of_texts(
 ) -> Directions:
     if model.text is None:
         raise invalid(
-            f"model {model.name!r} takes no labels as text: it has no text tower; {_offer(model)}",
+            f"model {model.name!r} takes no labels as text: it has no text tower with a tokenizer;"
+            f" {_offer(model)}",
             "labels",
         )
     _distinct(labels, "labels", MAX_LABELS, "labels[{}]")

@@ -149,6 +149,8 @@ class Core:
                 "samples": s.max_samples,
                 "selection_samples": s.max_selection_samples,
                 "radii": s.max_radii,
+                "labels": classify.MAX_LABELS,
+                "references": classify.MAX_REFERENCES,
                 "timeout_ms": s.max_timeout_ms,
                 "body_bytes": s.max_body_bytes,
                 "pixels": s.max_pixels,

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service import types
 from service.types import Method, Stopped
@@ -13,6 +13,16 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Length = Annotated[float, Field(ge=0)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must have no control characters")
+    return text
+
+
+# A receipt is shown on terminals and may be a stranger's: it must not steer them.
+Printable = Annotated[str, AfterValidator(_printable)]
 
 
 class Form(BaseModel):
@@ -71,9 +81,9 @@ class Space(Form):
 
     height: Pixels
     width: Pixels
-    channels: str = Field(max_length=10)
+    channels: Printable = Field(max_length=10)
     range: tuple[int, int]
-    norm: str = Field(max_length=10)
+    norm: Printable = Field(max_length=10)
 
 
 class Certificate(Form):
@@ -94,7 +104,7 @@ class Certificate(Form):
     space: Space
     seed: str = Field(pattern=r"^[0-9a-f]{32}$")
     client_seed: bool
-    statement: str = Field(max_length=2000)
+    statement: Printable = Field(max_length=2000)
 
 
 def certificate_form(certificate: types.Certificate) -> dict[str, Any]:

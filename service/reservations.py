@@ -54,9 +54,9 @@ class Reservations:
         if self.pictures and full:
             raise ServiceError(
                 Kind.BUSY,
-                f"no room for {samples} samples of {pictures} pictures beside the {waiting} samples"
-                f" of {self.pictures} pictures that wait (limits:"
-                f" {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
+                f"no room for {samples} samples of {pictures} pictures ({memory} bytes) beside the"
+                f" {waiting} samples of {self.pictures} pictures ({self._bytes} bytes) that wait"
+                f" (limits: {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
                 f" {s.max_pending_bytes} bytes)",
                 retry_after_s=self._seconds_until_room(waiting),
             )

@@ -5,7 +5,7 @@ import pytest
 from service import admission
 from service.config import Settings
 from service.errors import Kind, ServiceError
-from service.types import EmbedRequest
+from service.types import EmbedRequest, Target
 
 SETTINGS = Settings()
 SIGMAS = (0.1, 0.25)
@@ -41,7 +41,7 @@ def test_a_model_without_the_default_sigma_uses_its_own_first():
         ({"images": ()}, "inputs", "1 to 32"),
         ({"images": (b"x",) * 33}, "inputs", "1 to 32"),
         ({"radii": ()}, "radii", "1 to 64"),
-        ({"radii": (0.1,) * 65}, "radii", "1 to 64"),
+        ({"radii": (0.1,) * 65, "target": None}, "radii", "1 to 64"),
         ({"radii": (0.1, -0.1)}, "radii[1]", ">= 0"),
         ({"radii": (math.nan,)}, "radii[0]", "finite"),
         ({"radii": (math.inf,)}, "radii[0]", "finite"),
@@ -80,4 +80,34 @@ def test_timeouts_outside_the_limit_are_refused(timeout):
 
 
 def test_radius_zero_is_allowed():
-    assert planned(radii=(0.0,)).radii == (0.0,)
+    assert planned(radii=(0.0,), target=None).radii == (0.0,)
+
+
+def test_the_radius_of_the_target_is_added_where_it_is_missing_and_costs_no_place():
+    target = Target(0.3, 0.9)
+    assert planned(radii=(0.1,), target=target).radii == (0.1, 0.3)
+    assert planned(radii=(0.3, 0.1), target=target).radii == (0.3, 0.1)
+    most = tuple(float(i) for i in range(64))
+    assert len(planned(radii=most, target=target).radii) == 65
+    # as a receipt of that request is replayed
+    assert len(planned(radii=(*most, 0.3), target=target).radii) == 65
+    with pytest.raises(ServiceError, match="65 radii"):
+        planned(radii=(*most, 0.2), target=target)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Target(0.125, 0.9)),
+        ({"sigma": 0.1}, Target(0.05, 0.9)),
+        ({"samples": 500}, None),
+        ({"target": None}, None),
+        ({"certify": False}, None),
+        ({"samples": 500, "target": Target(0.1, 0.5)}, Target(0.1, 0.5)),
+    ],
+)
+def test_which_target_a_request_has(fields, expected):
+    plan = planned(**fields)
+    assert plan.target == expected
+    assert (len(plan.checkpoints) > 1) == (expected is not None)
+    assert plan.checkpoints[-1] == plan.estimation

@@ -171,7 +171,12 @@ def _curve(largest: float) -> tuple[float, ...]:
 
 def _only_asked(certificate: Certificate, radii: int) -> Certificate:
     """Without the radii of the plotted curve, which come after those that were asked for."""
-    bounds = certificate.bounds[:radii]
+    target = certificate.target
+    bounds = tuple(
+        bound
+        for i, bound in enumerate(certificate.bounds)
+        if i < radii or (target is not None and bound.radius == target.radius)
+    )
     sentence = statement(bounds, certificate.confidence, certificate.space, False)
     return replace(certificate, bounds=bounds, statement=sentence)
 

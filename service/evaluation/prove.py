@@ -35,7 +35,7 @@ class Result:
         trials: attacked certificates; `certified` of them promised anything.
         violations: certificates above the upper confidence bound of their attacked cosine.
         allowed: more violations than this happen to sound certificates with probability 1e-6.
-        worst_margin: smallest estimated cosine minus bound.
+        worst_margin: smallest estimated cosine minus bound, of those certified.
         worst_upper_margin: smallest upper confidence bound minus bound; a violation is below 0.
     """
 
@@ -43,8 +43,8 @@ class Result:
     certified: int
     violations: int
     allowed: int
-    worst_margin: float
-    worst_upper_margin: float
+    worst_margin: float | None
+    worst_upper_margin: float | None
 
     @property
     def failed(self) -> bool:
@@ -55,13 +55,14 @@ class Result:
 def judge(trials: Sequence[Trial], plan: TrialPlan) -> Result:
     """Count violations against chance: each is at most alpha + verdict_alpha likely."""
     rate = plan.alpha + plan.verdict_alpha
+    promised = [trial for trial in trials if trial.bound > -1]
     return Result(
         trials=len(trials),
-        certified=sum(trial.bound > -1 for trial in trials),
+        certified=len(promised),
         violations=sum(trial.violated for trial in trials),
         allowed=int(binom.isf(FALSE_ALARM, len(trials), rate)),
-        worst_margin=min(trial.margin for trial in trials),
-        worst_upper_margin=min(trial.upper - trial.bound for trial in trials),
+        worst_margin=min((trial.margin for trial in promised), default=None),
+        worst_upper_margin=min((t.upper - t.bound for t in promised), default=None),
     )
 
 
@@ -117,15 +118,22 @@ def _print(name: str, trials: Sequence[Trial], result: Result, seconds: float) -
     for sigma, shift in sorted({(trial.sigma, trial.shift) for trial in trials}):
         group = [t for t in trials if (t.sigma, t.shift) == (sigma, shift)]
         medians = {c: statistics.median(getattr(t, c) for t in group) for c in _COLUMNS}
-        worst = min(t.margin for t in group)
+        worst = min((t.margin for t in group if t.bound > -1), default=None)
         rows.append({"sigma": sigma, "shift": shift, **medians, "worst": worst})
         figures = ("-" if value == -1 else f"{value:.4f}" for value in medians.values())
-        table.add_row(f"{sigma:g}", f"{shift:g}", str(len(group)), *figures, f"{worst:+.4f}")
+        table.add_row(
+            f"{sigma:g}",
+            f"{shift:g}",
+            str(len(group)),
+            *figures,
+            "-" if worst is None else f"{worst:+.4f}",
+        )
     console = Console()
     console.print(table)
+    margin = "-" if result.worst_margin is None else f"{result.worst_margin:+.4f}"
     console.print(
         f"{result.trials} trials ({result.certified} with a bound), worst margin"
-        f" {result.worst_margin:+.4f}, {result.violations} violations (at most {result.allowed})",
+        f" {margin}, {result.violations} violations (at most {result.allowed})",
         highlight=False,
     )
     summary = {"prove": "attacks", "model": name, **asdict(result), "seconds": round(seconds)}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from service import __version__, types
-from service.forms import Certificate, Count, Form, Pixels, certificate_form
+from service.forms import Certificate, Count, Form, Pixels, Printable, certificate_form
 from service.receipts.canonical import canonical
 from service.receipts.signing import Signer, matches
 from service.types import Embedding, ModelInfo, Resample
@@ -50,14 +50,14 @@ class Model(Form):
     device: Literal["cpu", "cuda"]
     dtype: Literal["float32", "bfloat16"]
     batch_size: int = Field(ge=1, le=1024)
-    platform: str = Field(max_length=500, description="hardware and libraries")
+    platform: Printable = Field(max_length=500, description="hardware and libraries")
 
 
 class Receipt(Form):
     """All of it is signed but `signature` itself."""
 
     format: Literal["fcs-receipt/1"]
-    service: str = Field(max_length=100, description="version of fcs-serve")
+    service: Printable = Field(max_length=100, description="version of fcs-serve")
     issued_at: int = Field(ge=0, le=10**11, description="UTC seconds, by the signer's clock")
     model: Model
     preprocessing: Preprocessing

@@ -20,6 +20,9 @@ from service.errors import Kind, ServiceError, invalid, shown, too_large
 from service.rest.schemas import MAX_INPUTS, PictureBody
 
 _MAX_PARTS = 1000
+# Values of one JSON text: a parser that holds the interpreter must not hold it for seconds.
+_MAX_VALUES = 1_000_000
+_LARGE = 1024 * 1024  # bodies from this size on are parsed one at a time
 _TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed", "template", "label_set"}
 _LIST_FIELDS = {"inputs", "radii", "labels", "references"}
 # Lists of texts: a value that is no JSON list is one text, even if it looks like a number.
@@ -39,6 +42,7 @@ class BodyReader:
         self._most_together = settings.max_buffered_bytes
         self._timeout_s = settings.body_timeout_ms / 1000
         self._buffered = 0
+        self._parsing = asyncio.Lock()
 
     async def read(self, request: Request, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
         """Parse the body of `POST /embed` or `POST /classify`.
@@ -51,7 +55,10 @@ class BodyReader:
         content_type = header.partition(";")[0].strip().lower()
         if content_type == "application/json":
             data = await self._read(request)
-            return await asyncio.to_thread(parse_json, data, kind)  # megabytes of base64
+            if len(data) < _LARGE:
+                return await asyncio.to_thread(parse_json, data, kind)
+            async with self._parsing:
+                return await asyncio.to_thread(parse_json, data, kind)  # megabytes of base64
         if content_type == "multipart/form-data":
             return await _parse_form(request, await self._read(request), kind)
         raise ServiceError(
@@ -99,6 +106,7 @@ def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
     Raises:
         ServiceError: invalid, naming the field.
     """
+    _check_values(data.count(b","))
     try:
         fields = from_json(data)
     except ValueError as error:
@@ -108,6 +116,14 @@ def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
     body = _validated(fields, kind)
     inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
+
+
+def _check_values(commas: int) -> None:
+    if commas >= _MAX_VALUES:
+        raise too_large(
+            f"more than {_MAX_VALUES} values in one JSON text; send embeddings as base64 of"
+            " little-endian float32, or over gRPC"
+        )
 
 
 def _validated(fields: dict[str, Any], kind: type[B]) -> B:
@@ -161,6 +177,7 @@ def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
     """A form field is text; what is not a text field is read as JSON, then typed as strictly."""
     value: Any = text
     if name not in _TEXT_FIELDS:
+        _check_values(text.count(","))
         try:
             value = from_json(text)
         except ValueError:
@@ -207,6 +224,6 @@ def _name(location: Iterable[int | str]) -> str | None:
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in {"str", "list[str]"}:
+        elif part not in {"str", "list[str]", "base64", "numbers"}:
             name += f".{part}" if name else part
     return name or None

@@ -1,12 +1,15 @@
 """The JSON bodies of `POST /classify`; types here, the rest in `service.classify`."""
 
+import base64
 from array import array
 from typing import Annotated
 
-from pydantic import Field
+import numpy as np
+from pydantic import Discriminator, Field, Tag
 
 from service import types
-from service.forms import Certificate, Form
+from service.errors import invalid
+from service.forms import Certificate, Form, Target
 from service.rest.schemas import Number, PictureBody, Timing
 
 # Above the limits of `service.classify`, which names the field: these bound the cost of nonsense.
@@ -14,18 +17,41 @@ _MAX_LABELS = 10_000
 _MAX_REFERENCES = 20_000
 
 
+def _kind(value: object) -> str:
+    return "base64" if isinstance(value, str) else "numbers"
+
+
 class Reference(Form):
     """A vector that a picture may be nearest to."""
 
     id: str = Field(description="what is answered where this one is nearest; distinct")
-    embedding: Annotated[list[Number], Field(fail_fast=True)] = Field(
-        description="the model's dimensions; any norm but zero"
+    embedding: Annotated[
+        Annotated[str, Tag("base64")]
+        | Annotated[list[Number], Field(fail_fast=True), Tag("numbers")],
+        Discriminator(_kind),
+    ] = Field(
+        description="the model's dimensions; any norm but zero. Numbers, or base64 of little-endian"
+        " float32, as /embed gives it"
     )
+
+    def values(self, place: str) -> "array[float]":
+        """As doubles; `place` names the field in errors."""
+        if not isinstance(self.embedding, str):
+            return array("d", self.embedding)
+        try:
+            raw = base64.b64decode(self.embedding, validate=True)
+            return array("d", np.frombuffer(raw, "<f4").astype(np.float64).tobytes())
+        except ValueError as error:
+            raise invalid(f"not base64 of little-endian float32: {error}", place) from error
 
 
 class ClassifyBody(PictureBody):
     """`POST /classify`: exactly one of `labels`, `label_set` and `references`."""
 
+    certify: bool = Field(True, description="false is refused: a label comes with a certificate")
+    target: Target | None = Field(
+        None, description="when to stop early; absent or null: all `samples` serve the label"
+    )
     labels: Annotated[list[str], Field(max_length=_MAX_LABELS, fail_fast=True)] | None = Field(
         None, description="2 to 1000 distinct texts, for a model with a text tower"
     )
@@ -35,7 +61,11 @@ class ClassifyBody(PictureBody):
     label_set: str | None = Field(None, description="a set of the model (see `GET /info`)")
     references: (
         Annotated[list[Reference], Field(max_length=_MAX_REFERENCES, fail_fast=True)] | None
-    ) = Field(None, description="2 to 10,000 vectors; the label is the id of the nearest")
+    ) = Field(
+        None,
+        description="2 to 10,000 vectors, as far as the body limit allows; the label is the id of"
+        " the nearest",
+    )
 
     def classification(self, images: tuple[bytes, ...]) -> types.ClassifyRequest:
         """The transport-free request."""
@@ -47,7 +77,10 @@ class ClassifyBody(PictureBody):
             label_set=self.label_set,
             references=None
             if references is None
-            else tuple(types.Reference(r.id, array("d", r.embedding)) for r in references),
+            else tuple(
+                types.Reference(r.id, r.values(f"references[{i}].embedding"))
+                for i, r in enumerate(references)
+            ),
         )
 
 

@@ -38,7 +38,6 @@ _CASES = {
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
 }
-_PROBES = ["GET", "HEAD"]
 _FORM = {
     "type": "object",
     "description": "files as `inputs`; other fields as in the JSON body",
@@ -112,8 +111,10 @@ def router(core: Core) -> APIRouter:
         """Models, noise levels, limits and defaults."""
         return Response(orjson.dumps(asdict(core.info())), media_type="application/json")
 
-    @routes.api_route("/health", responses={503: _ERRORS[503]}, methods=_PROBES)
-    @routes.api_route("/health/ready", responses={503: _ERRORS[503]}, methods=_PROBES)
+    @routes.head("/health", include_in_schema=False)
+    @routes.head("/health/ready", include_in_schema=False)
+    @routes.get("/health", responses={503: _ERRORS[503]})
+    @routes.get("/health/ready", responses={503: _ERRORS[503]})
     async def ready() -> dict[str, str]:
         """200 when new work is accepted, else 503 with the reason."""
         health = core.health()
@@ -121,7 +122,8 @@ def router(core: Core) -> APIRouter:
             raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": health.reason}
 
-    @routes.api_route("/health/live", responses={503: _ERRORS[503]}, methods=_PROBES)
+    @routes.head("/health/live", include_in_schema=False)
+    @routes.get("/health/live", responses={503: _ERRORS[503]})
     async def live() -> dict[str, str]:
         """200 while the process can recover by itself; 503 when only a restart helps."""
         health = core.health()
@@ -129,7 +131,8 @@ def router(core: Core) -> APIRouter:
             raise ServiceError(Kind.UNAVAILABLE, health.reason)
         return {"status": "alive"}
 
-    @routes.api_route("/metrics", methods=_PROBES)
+    @routes.head("/metrics", include_in_schema=False)
+    @routes.get("/metrics")
     async def metrics() -> Response:
         """Prometheus text format."""
         return Response(core.metrics.render(), media_type="text/plain; version=0.0.4")

@@ -34,9 +34,10 @@ def _refuse_unknown(message: Message) -> None:
     unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
     if unknown:
         raise invalid(f"unknown field number {unknown[0]} in {message.DESCRIPTOR.full_name}")
-    for _, value in message.ListFields():
-        if isinstance(value, Message):
-            _refuse_unknown(value)
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in [value] if isinstance(value, Message) else value:
+                _refuse_unknown(part)
 
 
 def classify_request(

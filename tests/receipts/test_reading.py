@@ -34,6 +34,9 @@ MALFORMED = {
     text().replace("sentence", "\\ud800").encode(): "not a receipt",
 }
 WRONG = [
+    (fields() | {"service": "1\nsignature  matches the trusted key\x1b[8m"}, "control characters"),
+    (put(fields(), ("model", "platform"), "one\x1b[2J"), "control characters"),
+    (put(fields(), ("certificate", "statement"), "a\rb"), "control characters"),
     (without("signature"), "field signature is missing"),
     (without("model"), "field model is missing"),
     (fields() | {"extra": 1}, "unknown field extra"),

@@ -173,6 +173,33 @@ def test_each_malformed_request_gets_its_field(server, case):
         checked(client.post("/classify", json={"inputs": PHOTO, **FAST, **body}), 422, param)
 
 
+def test_references_as_base64_are_those_of_embed(server):
+    body = {"inputs": PHOTO, "samples": 1, "certify": False, "encoding_format": "base64"}
+    with server.client() as client:
+        one = client.post("/embed", json=body).json()["data"][0]["embedding"]
+    references = [{"id": "itself", "embedding": one}, {"id": "axis", "embedding": UNIT}]
+    (item,) = post(server, inputs=PHOTO, references=references, samples=300)["data"]
+    assert (item["label"], item["candidates"][0]["score"] > 0.99) == ("itself", True)
+
+
+@pytest.mark.parametrize("embedding", ["?", "AAAA=", "AAAAAAA="])
+def test_references_that_are_no_base64_of_floats_are_refused(server, embedding):
+    with server.client() as client:
+        body = {"inputs": PHOTO, "references": [AXES[0], reference(embedding)]}
+        checked(client.post("/classify", json=body), 422, "references[1].embedding")
+
+
+def test_a_body_of_millions_of_values_is_refused_before_it_is_parsed(server):
+    numbers = "[" + ",".join("1" * 1_100_000) + "]"
+    text = f'{{"inputs": "{PHOTO}", "references": [{{"id": "a", "embedding": {numbers}}}]}}'
+    with server.client() as client:
+        answer = client.post(
+            "/classify", content=text, headers={"content-type": "application/json"}
+        )
+        checked(answer, 413, None)
+        assert "base64" in answer.json()["error"]["message"]
+
+
 def test_a_reference_that_is_not_finite_is_refused(server):
     body = json.dumps({"inputs": PHOTO, "references": [AXES[0], reference([float("nan")] * 1280)]})
     with server.client() as client:
@@ -209,7 +236,7 @@ def test_a_refusal_names_what_the_model_offers(server):
     with server.client() as client:
         answer = client.post("/classify", json={"inputs": PHOTO, "labels": ["cat", "dog"]})
     message = answer.json()["error"]["message"]
-    assert "no text tower; it offers label_set: 'imagenet', references" in message
+    assert "no text tower with a tokenizer; it offers label_set: 'imagenet', references" in message
 
 
 def test_the_deadline_covers_the_label_too(server):

@@ -72,6 +72,23 @@ def test_a_target_out_of_reach_is_called_infeasible_and_spares_the_samples(serve
     assert certificate["samples"]["estimation"] < 100
 
 
+def test_the_radius_of_the_target_is_always_among_the_bounds(server):
+    target = {"radius": 0.11, "bound": 0.8}
+    answer = post(server, target=target, samples=2000, selection_samples=100, radii=[0.05, 0.2])
+    certificate = answer["data"][0]["certificate"]
+    assert [b["radius"] for b in certificate["bounds"]] == [0.05, 0.2, 0.11]
+    assert certificate["bounds"][2]["bound"] >= 0.8
+    assert "distance 0.11 " in certificate["statement"]
+
+
+def test_openapi_names_every_operation_once(server):
+    with server.client() as client:
+        paths = client.get("/openapi.json").json()["paths"]
+        assert client.head("/health/live").status_code == 200
+    names = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert len(names) == len(set(names))
+
+
 def test_the_default_target_follows_sigma(server):
     with server.client() as client:
         answer = client.post("/embed", json={"inputs": encoded(), "sigma": 0.1}).json()

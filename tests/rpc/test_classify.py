@@ -91,4 +91,10 @@ def test_unknown_fields_are_refused_wherever_they_stand(server):
     nested = b"\x0a" + bytes([len(embed) & 127 | 128, len(embed) >> 7]) + embed
     with pytest.raises(grpc.RpcError, match=r"number 127 in fcs\.v1\.EmbedRequest"):
         channel.unary_unary("/fcs.v1.Fcs/Classify")(nested)
+    reference = pb.Reference(id="a").SerializeToString() + b"\x48\x01"
+    repeated = pb.ClassifyRequest.DESCRIPTOR.fields_by_name["references"].number
+    with pytest.raises(grpc.RpcError, match=r"number 9 in fcs\.v1\.Reference"):
+        channel.unary_unary("/fcs.v1.Fcs/Classify")(
+            bytes([repeated << 3 | 2, len(reference)]) + reference
+        )
     channel.close()
