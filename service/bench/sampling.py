@@ -16,8 +16,7 @@ from service.models.features import served_features
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES
 from service.models.store import LoadedModel
-from service.pictures.decode import decode
-from service.pictures.preprocess import preprocess
+from service.pictures.files import read_picture
 from service.types import NoiseLevel, Stage
 
 _CHUNK = 16
@@ -49,8 +48,7 @@ def sample(
     estimation: int,
 ) -> Features:
     """Draw the features of one picture under a fresh seed."""
-    image = decode(picture.read_bytes(), settings.max_pixels, str(picture))
-    x = preprocess(image, model.preprocessing)
+    x = read_picture(picture, model.preprocessing, settings.max_pixels)
     noise, seed = NoiseLevel(sigma), os.urandom(SEED_BYTES)
 
     def draw(stage: Stage, count: int) -> NDArray[np.float32]:

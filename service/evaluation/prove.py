@@ -20,8 +20,7 @@ from service.evaluation.pgd import Twin
 from service.evaluation.trials import Case, Trial, TrialPlan, run_trial
 from service.models.lanes import Lanes
 from service.models.store import LoadedModel, load_model
-from service.pictures.decode import decode
-from service.pictures.preprocess import preprocess
+from service.pictures.files import read_picture
 
 FALSE_ALARM = 1e-6
 _COLUMNS = ("bound", "attacked", "upper", "random", "clean", "bare")
@@ -78,10 +77,7 @@ def run(
     threadpool_limits(limits=1, user_api="blas")
     began = time.perf_counter()
     model = load_model(settings.model, settings)
-    images = [
-        preprocess(decode(path.read_bytes(), settings.max_pixels, str(path)), model.preprocessing)
-        for path in pictures
-    ]
+    images = [read_picture(path, model.preprocessing, settings.max_pixels) for path in pictures]
     # Pictures vary fastest: an interrupted run has seen all noise levels and shifts of the first.
     grid = product(range(repeats), sigmas, shifts, images)
     cases = [Case(x, sigma, shift, seed) for seed, (_, sigma, shift, x) in enumerate(grid)]
