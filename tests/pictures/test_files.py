@@ -19,10 +19,10 @@ def test_a_file_becomes_x(tmp_path):
 def test_an_error_names_the_file(tmp_path, content):
     file = tmp_path / "broken.png"
     file.write_bytes(content)
-    with pytest.raises(ServiceError, match="broken.png: "):
+    with pytest.raises(ServiceError, match=r"broken\.png: "):
         read_picture(file, HOW, 1000)
 
 
 def test_an_absent_file_is_a_clear_error(tmp_path):
-    with pytest.raises(ServiceError, match="gone.png: No such file"):
+    with pytest.raises(ServiceError, match=r"gone\.png: No such file"):
         read_picture(tmp_path / "gone.png", HOW, 1000)
