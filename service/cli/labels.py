@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from service.cli.progress import progress_bar
 from service.errors import ConfigurationError
 
 
@@ -46,7 +45,7 @@ def add_labels(
     store = stores(settings)[-1]
     check_new(stores(settings), manifest, name)
     pictures = pictures_by_label(folder)
-    with _progress() as progress:
+    with progress_bar() as progress:
         loading = progress.add_task("loading the model", total=None)
         model = load_model(package, settings)
         progress.remove_task(loading)
@@ -58,15 +57,4 @@ def add_labels(
     typer.echo(
         f"added label set {name!r} of {len(pictures)} labels, for sigma {level:g}: {written}\n"
         f'ask for it: POST /classify with "label_set": "{name}"'
-    )
-
-
-def _progress() -> Progress:
-    """On standard error, like every progress bar here."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
     )

@@ -3,7 +3,8 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -20,7 +21,7 @@ from service.errors import Kind, ServiceError, invalid, shown, too_large
 from service.rest.schemas import MAX_INPUTS, PictureBody
 
 _MAX_PARTS = 1000
-# Values of one JSON text: a parser that holds the interpreter must not hold it for seconds.
+# Values of one request: a parser that holds the interpreter must not hold it for seconds.
 _MAX_VALUES = 1_000_000
 _LARGE = 1024 * 1024  # bodies from this size on are parsed one at a time
 _TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed", "template", "label_set"}
@@ -28,6 +29,7 @@ _LIST_FIELDS = {"inputs", "radii", "labels", "references"}
 # Lists of texts: a value that is no JSON list is one text, even if it looks like a number.
 _TEXT_LISTS = {"labels"}
 B = TypeVar("B", bound=PictureBody)
+T = TypeVar("T")
 
 
 class BodyReader:
@@ -55,17 +57,23 @@ class BodyReader:
         content_type = header.partition(";")[0].strip().lower()
         if content_type == "application/json":
             data = await self._read(request)
-            if len(data) < _LARGE:
-                return await asyncio.to_thread(parse_json, data, kind)
-            async with self._parsing:
-                return await asyncio.to_thread(parse_json, data, kind)  # megabytes of base64
+            return await self._off_the_loop(len(data), partial(parse_json, data, kind))
         if content_type == "multipart/form-data":
-            return await _parse_form(request, await self._read(request), kind)
+            data = await self._read(request)
+            inputs, fields = await _split_form(request, data)
+            return await self._off_the_loop(len(data), partial(parse_fields, inputs, fields, kind))
         raise ServiceError(
             Kind.MEDIA_TYPE,
             f"content type {shown(content_type) if content_type else 'absent'};"
             " send application/json or multipart/form-data",
         )
+
+    async def _off_the_loop(self, size: int, parse: Callable[[], T]) -> T:
+        """Megabytes of base64 or numbers: in a thread, and large bodies one at a time."""
+        if size < _LARGE:
+            return await asyncio.to_thread(parse)
+        async with self._parsing:
+            return await asyncio.to_thread(parse)
 
     async def _read(self, request: Request) -> bytes:
         """The whole body; a size over a limit ends it before it is kept."""
@@ -121,7 +129,7 @@ def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
 def _check_values(commas: int) -> None:
     if commas >= _MAX_VALUES:
         raise too_large(
-            f"more than {_MAX_VALUES} values in one JSON text; send embeddings as base64 of"
+            f"more than {_MAX_VALUES} values in one request; send embeddings as base64 of"
             " little-endian float32, or over gRPC"
         )
 
@@ -137,7 +145,29 @@ def _validated(fields: dict[str, Any], kind: type[B]) -> B:
         raise _explained(error) from error
 
 
-async def _parse_form(request: Request, data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
+def parse_fields(
+    inputs: list[bytes | str], texts: list[tuple[str, str]], kind: type[B]
+) -> tuple[B, tuple[bytes, ...]]:
+    """The parts of a form, files as bytes -> body and its pictures.
+
+    Raises:
+        ServiceError: invalid, naming the field; too_large, for too many values in all.
+    """
+    _check_values(sum(text.count(",") for name, text in texts if name not in _TEXT_FIELDS))
+    fields: dict[str, Any] = {}
+    for name, text in texts:
+        _add_field(fields, name, text)
+    pictures = tuple(
+        part if isinstance(part, bytes) else _picture(part, i) for i, part in enumerate(inputs)
+    )
+    return _validated({**fields, "inputs": []}, kind), pictures
+
+
+async def _split_form(
+    request: Request, data: bytes
+) -> tuple[list[bytes | str], list[tuple[str, str]]]:
+    """The inputs, files as bytes, and all other fields, in their order."""
+
     async def replay() -> Message:
         return {"type": "http.request", "body": data, "more_body": False}
 
@@ -148,8 +178,8 @@ async def _parse_form(request: Request, data: bytes, kind: type[B]) -> tuple[B, 
     # Nothing but the boundary: a charset would change how field names are read.
     headers = [(b"content-type", b'multipart/form-data; boundary="' + boundary + b'"')]
     scope = {**request.scope, "headers": headers}
-    pictures: list[bytes] = []
-    fields: dict[str, Any] = {}
+    inputs: list[bytes | str] = []
+    fields: list[tuple[str, str]] = []
     try:
         parsed = Request(scope, replay).form(
             max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=len(data) + 1
@@ -162,22 +192,21 @@ async def _parse_form(request: Request, data: bytes, kind: type[B]) -> tuple[B, 
                         raise invalid(
                             f"unknown file field {shown(name)}; send files as 'inputs'", name[:100]
                         )
-                    pictures.append(await value.read())
+                    inputs.append(await value.read())
                 elif name == "inputs":
-                    pictures.append(_picture(value, len(pictures)))
+                    inputs.append(value)
                 else:
-                    _add_field(fields, name, value)
+                    fields.append((name, value))
     except (MultiPartException, HTTPException) as error:
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise invalid(f"malformed multipart body: {reason}") from error
-    return _validated({**fields, "inputs": []}, kind), tuple(pictures)
+    return inputs, fields
 
 
 def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
     """A form field is text; what is not a text field is read as JSON, then typed as strictly."""
     value: Any = text
     if name not in _TEXT_FIELDS:
-        _check_values(text.count(","))
         try:
             value = from_json(text)
         except ValueError:

@@ -243,3 +243,12 @@ def test_the_deadline_covers_the_label_too(server):
     body = {"inputs": PHOTO, "label_set": "imagenet", "samples": 50_000, "timeout_ms": 300}
     with server.client() as client:
         checked(client.post("/classify", json=body), 504, None)
+
+
+def test_values_spread_over_the_fields_of_a_form_are_counted_together(server):
+    part = json.dumps([{"id": "a", "embedding": [1] * 300_000}])
+    fields = [("references", (None, part)) for _ in range(4)]
+    photo = locate("coffee.png").read_bytes()
+    with server.client() as client:
+        answer = client.post("/classify", files=[("inputs", ("a.png", photo)), *fields])
+    checked(answer, 413, None)
