@@ -68,7 +68,9 @@ def top_eigenvalue(gram: Floats) -> float:
 def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
     """Ritz values, rising, and the squared components of `right` along them."""
     size = len(matrix)
-    start = right if np.linalg.norm(right) > 0 else np.sqrt(np.diag(matrix))
+    pulled = float(np.abs(right).max()) > 0
+    start = right if pulled else np.sqrt(np.diag(matrix))
+    start = start / np.abs(start).max()  # the squares of what is below 1e-150 are not numbers
     norm = float(np.linalg.norm(start))
     basis = np.empty((min(_STEPS, size), size))
     diagonal, beside = [], []
@@ -85,5 +87,5 @@ def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
         beside.append(length)
         vector = image / length
     ritz, vectors = eigh_tridiagonal(diagonal, beside[: len(diagonal) - 1])
-    along = float(right @ right) if start is right else 0.0
+    along = float(right @ right) if pulled else 0.0
     return np.asarray(ritz), along * vectors[0] ** 2

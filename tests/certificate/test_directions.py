@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.certificate.directions import top_eigenvalue, worst_direction
@@ -18,6 +18,8 @@ def exact(h, quadratic, linear):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 60), st.integers(2, 30), st.floats(0, 2), st.integers(0, 10**6))
+@example(n=1, d=2, pull=2.6065390963564447e-160, seed=1)
+@example(n=40, d=7, pull=5e-324, seed=1)
 def test_bounds_the_worst_direction_closely_from_above(n, d, pull, seed):
     rng = np.random.default_rng(seed)
     h = rng.normal(size=(n, d)) * 0.3 * rng.random(d)
