@@ -45,7 +45,14 @@ class Settings(BaseSettings):
     )
     allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
 
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*)$",
+        description="one engine each, e.g. cuda:0,cuda:1; auto: every CUDA device, else the CPU",
+    )
+    device_timeout_ms: int = Field(
+        60_000, ge=100, description="a device call that takes longer is stuck"
+    )
     dtype: Dtype = "auto"
     batch_size: int | None = Field(None, ge=1, le=1024, description="None: the package's own")
     lanes: int | None = Field(None, ge=1, le=256, description="CPU lanes; None: the cores")

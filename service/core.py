@@ -7,7 +7,7 @@ bring the samples' results back. A caller that is cancelled or times out takes i
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service import __version__, admission, answers, classify
+from service.attempt import Watch
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
-from service.engine import Engine
 from service.errors import (
     ConfigurationError,
     Kind,
@@ -30,10 +30,12 @@ from service.errors import (
     shown,
     unavailable,
 )
-from service.job import Job, Progress, Watch
+from service.fleet import Fleet
+from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.catalogue import load_models
 from service.models.noise import SEED_BYTES, picture_seed
+from service.models.platform import device_memory
 from service.models.store import LoadedModel
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
@@ -90,11 +92,11 @@ class Core:
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
-        self._engine: Engine | None = None
+        self._fleet: Fleet | None = None
         self._reservations = Reservations(
             settings,
-            pending_samples=lambda: self._engine.pending_samples if self._engine else 0,
-            samples_per_second=lambda: self._engine.samples_per_second if self._engine else 0.0,
+            pending_samples=lambda: self._fleet.pending_samples if self._fleet else 0,
+            retired_per_second=lambda: self._fleet.retired_per_second if self._fleet else 0.0,
         )
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
@@ -115,18 +117,18 @@ class Core:
         if self._state is State.STOPPED:
             return
         self._state = State.DRAINING
-        if self._engine is not None:
+        if self._fleet is not None:
             until = time.monotonic() + self.settings.drain_ms / 1000
             while self._reservations.pictures and time.monotonic() < until:
                 await asyncio.sleep(0.02)
-            await asyncio.to_thread(self._engine.stop)
+            await asyncio.to_thread(self._fleet.stop)
         self._state = State.STOPPED
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> Health:
-        """Ready for new work; alive unless the device is lost, when only a restart helps."""
-        if self._engine is not None and self._engine.lost:
-            return Health(False, False, self._engine.lost)
+        """Ready for new work; alive unless every device is lost, when only a restart helps."""
+        if self._fleet is not None and (fault := self._fleet.fault) is not None:
+            return Health(False, not self._fleet.lost, fault)
         return Health(self._state is State.READY, True, self._state.value)
 
     def info(self) -> ServiceInfo:
@@ -135,14 +137,15 @@ class Core:
         Raises:
             ServiceError: unavailable before the models are loaded.
         """
-        if not self._models:
+        if self._fleet is None:
             raise unavailable(self._state.value)
         s = self.settings
         sigma = admission.default_sigma(self._models[self._default].sigmas, s)
         return ServiceInfo(
             version=__version__,
             default_model=self._default,
-            models=tuple(model.info for model in self._models.values()),
+            models=tuple(self._fleet.model(name).info for name in self._models),
+            devices=self._fleet.devices,
             profiles=admission.PROFILES,
             limits={
                 "pictures": s.max_pictures,
@@ -190,7 +193,8 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        return await self._embed(request, progress, [None] * len(request.images))
+        result, _ = await self._embed(request, progress, None)
+        return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The certified label of every picture of a request, or fail as a whole.
@@ -213,14 +217,14 @@ class Core:
         async with _within(limit):
             with held:
                 directions = await classify.directions(request, model)
-                tallies = [LabelTally(directions) for _ in sampling.images]
-                result = await self._embed(sampling, None, tallies)
+                result, watches = await self._embed(sampling, None, lambda: LabelTally(directions))
                 sampled = time.monotonic()
                 # Whichever checkpoint ends the sampling, the label's alpha must cover it.
                 alpha = (1 - plan.confidence) / len(plan.checkpoints)
                 data = [
-                    await asyncio.to_thread(classify.answer, item, tally, plan.noise.sigma, alpha)
-                    for item, tally in zip(result.data, tallies, strict=True)
+                    await asyncio.to_thread(classify.answer, item, watch, plan.noise.sigma, alpha)
+                    for item, watch in zip(result.data, watches, strict=True)
+                    if isinstance(watch, LabelTally)
                 ]
         now = time.monotonic()
         statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
@@ -230,10 +234,14 @@ class Core:
         return ClassifyResult(result.model, result.revision, tuple(data), timing)
 
     async def _embed(
-        self, request: EmbedRequest, progress: Progress | None, watches: Sequence[Watch | None]
-    ) -> EmbedResult:
+        self,
+        request: EmbedRequest,
+        progress: Progress | None,
+        make_watch: Callable[[], Watch] | None,
+    ) -> tuple[EmbedResult, list[Watch | None]]:
+        """The answer, and for each picture what was shown its features."""
         arrived = time.monotonic()
-        engine, model = self._admit(request)
+        fleet, model = self._admit(request)
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
         pictures = len(request.images)
@@ -241,44 +249,46 @@ class Core:
         deadline = arrived + limit
         with self._reservations.request(_total(plan, pictures), pictures, memory, deadline):
             async with _within(limit):
-                return await self._run(engine, model, request, plan, arrived, progress, watches)
+                with self._reservations.decoding(_total(plan, pictures)):
+                    images = await self._decode(model, request.images)
+                # Image, counts and threshold rule are fixed now; only here is the noise drawn.
+                jobs = [
+                    Job(
+                        model=model.name,
+                        image=image,
+                        plan=plan,
+                        seed=_seed(request, i),
+                        submitted=time.monotonic(),
+                        deadline=deadline,
+                        progress=progress,
+                        make_watch=make_watch,
+                    )
+                    for i, image in enumerate(images)
+                ]
+                results = await self._sample(fleet, jobs)
+                answer = await self._answer(request, jobs, results, arrived)
+                return answer, [result.watch for result in results]
 
-    async def _run(
-        self,
-        engine: Engine,
-        model: LoadedModel,
-        request: EmbedRequest,
-        plan: SamplingPlan,
-        arrived: float,
-        progress: Progress | None,
-        watches: Sequence[Watch | None],
-    ) -> EmbedResult:
-        with self._reservations.decoding(_total(plan, len(request.images))):
-            images = await self._decode(model, request.images)
-        # Image, counts and threshold rule are fixed now; only here is the noise drawn.
-        jobs = [
-            Job(
-                model=model.name,
-                image=image,
-                plan=plan,
-                seed=_seed(request, i),
-                dimensions=model.pipeline.dimensions,
-                submitted=time.monotonic(),
-                progress=progress,
-                watch=watches[i],
-            )
-            for i, image in enumerate(images)
-        ]
+    async def _sample(self, fleet: Fleet, jobs: list[Job]) -> list[JobResult]:
+        """The results of all jobs, from one revision of the model."""
         try:
-            engine.submit(jobs)
+            fleet.submit(jobs)
             results = await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
         finally:
             for job in jobs:
                 job.future.cancel()  # a no-op for those already answered
-        if plan.certify:
+        if len({result.model.revision for result in results}) > 1:
+            # A batch shape was halved in between: the answer names one revision, so all run again.
+            return await self._sample(fleet, [job.again() for job in jobs])
+        return list(results)
+
+    async def _answer(
+        self, request: EmbedRequest, jobs: list[Job], results: list[JobResult], arrived: float
+    ) -> EmbedResult:
+        model, client_seed = results[0].model, request.seed is not None
+        if jobs[0].plan.certify:
             spent = sum(r.verdict.findings.samples for r in results if r.verdict is not None)
             self.metrics.samples_per_request.observe(spent)
-        client_seed = request.seed is not None
         items = tuple(
             answers.embedding(job, result, model, client_seed)
             for job, result in zip(jobs, results, strict=True)
@@ -310,17 +320,21 @@ class Core:
         def to_tensor(data: bytes, param: str) -> NDArray[np.uint8]:
             limit = self.settings.max_pixels
             how = model.preprocessing
+            began = time.perf_counter()
             image = decode(data, limit, param, lambda size: check_size(size, how, limit, param))
-            return preprocess(image, how)
+            pixels = preprocess(image, how)
+            spent = time.perf_counter() - began
+            self.metrics.phase_seconds.labels(phase="decode").inc(spent)
+            return pixels
 
         return [
             await loop.run_in_executor(self._decoders, to_tensor, data, f"inputs[{i}]")
             for i, data in enumerate(images)
         ]
 
-    def _admit(self, request: EmbedRequest) -> tuple[Engine, LoadedModel]:
+    def _admit(self, request: EmbedRequest) -> tuple[Fleet, LoadedModel]:
         health = self.health()
-        if not health.ready or self._engine is None:
+        if not health.ready or self._fleet is None:
             raise unavailable(health.reason)
         if request.receipt and self._signer is None:
             raise invalid("there is no key to sign a receipt with", "receipt")
@@ -328,21 +342,21 @@ class Core:
         if name not in self._models:
             known = ", ".join(sorted(self._models))
             raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
-        return self._engine, self._models[name]
+        return self._fleet, self._models[name]
 
     def _load(self) -> None:
         models = load_models(self.settings)
-        engine = Engine(models, self.metrics)
+        fleet = Fleet(models, self.metrics, self.settings.device_timeout_ms / 1000)
         try:
-            engine.start()
+            fleet.start()
         except Exception as error:
-            engine.stop()
             raise ConfigurationError(f"the model failed its warm-up: {error}") from error
-        self.metrics.pending_samples.set_function(lambda: engine.pending_samples)
-        self.metrics.jobs_running.set_function(lambda: engine.running_jobs)
-        self._engine = engine
-        self._default = next(iter(models))
-        self._models = models
+        self.metrics.pending_samples.set_function(lambda: fleet.pending_samples)
+        self.metrics.jobs_running.set_function(lambda: fleet.running_jobs)
+        self.metrics.device_memory.set_function(device_memory)
+        self._fleet = fleet
+        self._default = next(iter(models[0]))
+        self._models = models[0]
 
 
 @asynccontextmanager

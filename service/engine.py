@@ -1,83 +1,65 @@
-"""The one thread that owns the device: schedule, run, tally, reply.
+"""The one thread that drives a device: schedule, launch, tally, reply.
 
-    device thread      next batch -> noise -> pipeline -> features -> each job's tally
-    lanes              the CPU's share of that work, side by side
-    preparer thread    with a GPU: the next batch's noise while this batch computes
+    device thread      next batch -> a lane; features -> each job's tally -> its statistics
+    lanes              noise -> pipeline -> features, one batch of the model's one shape each
     statistics thread  block eigenvalues, looks at checkpoints; a verdict -> its waiter
 
-A job's failure reaches its own waiter only. If the device thread itself dies, every waiter is told
-and the engine says why it is lost. The engine knows nothing of transports, requests or pictures.
+A job's failure reaches its own waiter only. Out of memory halves the batch shape, and the jobs in
+flight start over. When the device thread dies, every waiter is told and it is restarted once. A
+call that does not return makes the engine unfit until it does. The engine knows nothing of
+transports, requests or pictures.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from service.errors import ServiceError, unavailable
-from service.job import Job, JobResult
+from service.certificate.blocks import Block
+from service.certificate.evidence import Mark
+from service.device import Batch, Device
+from service.errors import Kind, ServiceError, unavailable
+from service.job import Job, JobResult, Work
 from service.metrics import Metrics
-from service.models.lanes import Lanes
-from service.models.noise import add_noise
+from service.models.sampler import Sampled, is_out_of_memory
 from service.models.store import LoadedModel
+from service.rate import Rate
 from service.scheduler import Scheduler, Slice
 from service.statistics import Statistics, answer, fail
 
 _log = logging.getLogger(__name__)
-# Weight of the newest batch in the running estimate of samples per second.
-_RATE_WEIGHT = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A device batch: slices at their rows, the noisy levels of all, padding after them."""
-
-    model: LoadedModel
-    placed: tuple[tuple[int, Slice[Job]], ...]
-    levels: NDArray[np.float32]  # [capacity, 3, H, W]
-    rows: int
-    noise_s: float
-
-    @property
-    def fill(self) -> int:
-        """Rows whose samples somebody waits for."""
-        return sum(part.count for _, part in self.placed)
+_RESTARTS = 1
 
 
 class Engine:
-    """Runs the samples of many jobs through the loaded models.
+    """Runs the samples of many jobs through the models of one device.
 
     Args:
         models: by name; their pipelines live on one device.
         metrics: told of every batch and result.
+        device_timeout_s: seconds without a sign of life after which a device call is stuck.
     """
 
-    def __init__(self, models: dict[str, LoadedModel], metrics: Metrics) -> None:
-        self._models = models
+    def __init__(
+        self, models: dict[str, LoadedModel], metrics: Metrics, device_timeout_s: float = 60.0
+    ) -> None:
         self._metrics = metrics
-        self._capacities = {name: model.capacity for name, model in models.items()}
-        self._scheduler: Scheduler[Job] = Scheduler()
+        self._timeout_s = device_timeout_s
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
         self._stopping = False
-        self._lost: str | None = None
-        self._rate = 0.0
-        self._lanes = Lanes(max(model.lanes for model in models.values()))
-        self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
-        self._statistics = Statistics(metrics, self._go_on)
-        # On a CPU noise and encoder want the same cores: preparing ahead only makes them wait.
-        on_gpu = any(model.pipeline.device.type != "cpu" for model in models.values())
-        loop = self._overlapped_loop if on_gpu else self._plain_loop
-        self._device = threading.Thread(
-            target=self._own_device, args=(loop,), name="fcs-device", daemon=True
-        )
+        self._fault: str | None = None
+        self._lost = self._stuck = False
+        self._finished = 0.0  # when the last batch was tallied, monotonic
+        self.rate = Rate()
+        self._device = Device(models, self._notify)
+        self._scheduler = self._new_scheduler()
+        self._statistics = Statistics(metrics)
+        self._thread = threading.Thread(target=self._own_device, name="fcs-device", daemon=True)
+
+    # What callers may do, on any thread.
 
     def start(self) -> None:
         """Warm every model's batch shape, then run.
@@ -85,236 +67,286 @@ class Engine:
         Raises:
             Exception: whatever the warm-up raised; the engine has not started then.
         """
-        for model in self._models.values():
-            height, width = model.preprocessing.size
-            levels = np.zeros((model.capacity, 3, height, width), np.float32)
-            for _ in range(2):
-                began = time.monotonic()
-                self._run(model, levels, model.capacity)
-                self._observe_rate(model.capacity, time.monotonic() - began)
-        self._device.start()
+        seconds = self._device.warm_up(None)
+        first = next(iter(self._device.models.values()))
+        self.rate.observe(first.batch_size * self._device.lanes, seconds)
+        self._thread.start()
 
     def stop(self) -> None:
         """End the threads; jobs still waiting fail as unavailable."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        if self._device.is_alive():
-            self._device.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._fail_all(unavailable("the service is shutting down"))
-        self._preparer.shutdown(cancel_futures=True)
+        self._device.close()
         self._statistics.close()
-        self._lanes.close()
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Accept jobs; each one's future will be resolved.
+    def accept(self, job: Job) -> None:
+        """Queue a begun job; its future will be resolved.
 
         Raises:
-            ServiceError: unavailable, when the engine is stopping or lost; then none was accepted.
+            ServiceError: unavailable, when the engine is stopping or unfit.
         """
         with self._wake:
-            if self._stopping or self._lost:
-                raise unavailable(self._lost or "the service is shutting down")
-            for job in jobs:
-                self._jobs.add(job)
-                self._scheduler.add(job)
+            if self._stopping or self._fault:
+                raise unavailable(self._fault or "the service is shutting down")
+            model = self.model(job.model)
+            if job.work.attempt.model.revision != model.revision:  # halved a moment ago
+                job.homes = (self,)
+                job.begin(model)
+            self._jobs.add(job)
+            self._scheduler.add(job.work)
             self._wake.notify_all()
-        for job in jobs:
-            job.future.add_done_callback(partial(self._forget, job))
+        job.future.add_done_callback(partial(self._forget, job))
 
-    @property
-    def lost(self) -> str | None:
-        """Why the device thread died; None while it lives."""
-        return self._lost
-
-    @property
-    def running_jobs(self) -> int:
-        """Jobs accepted whose waiter has no answer yet."""
-        return len(self._jobs)
-
-    @property
-    def pending_samples(self) -> int:
-        """Samples accepted and not yet handed to the device."""
+    def resume(self, work: Work) -> None:
+        """More of its samples may be handed out now."""
         with self._wake:
-            return sum(job.outstanding for job in list(self._jobs) if not job.abandoned)
-
-    @property
-    def samples_per_second(self) -> float:
-        """Measured rate of recent batches, padding not counted."""
-        return self._rate
-
-    def _own_device(self, loop: Callable[[], None]) -> None:
-        try:
-            loop()
-        except BaseException as error:
-            _log.exception("the device thread died")
-            with self._wake:
-                self._lost = f"the device thread died: {type(error).__name__}"
-            self._fail_all(unavailable(self._lost))
-
-    def _plain_loop(self) -> None:
-        """The simple form, which explains the other: prepare, step, repeat."""
-        while (prepared := self._prepare_next()) is not None:
-            self._step(prepared, prepared.noise_s)
-
-    def _overlapped_loop(self) -> None:
-        """The same, with the next batch prepared while this one computes."""
-        upcoming = self._preparer.submit(self._prepare_next)
-        while (prepared := upcoming.result()) is not None:
-            upcoming = self._preparer.submit(self._prepare_next)
-            self._step(prepared)
-
-    def _prepare_next(self) -> Prepared | None:
-        """Wait for work and make its noise; None when stopping."""
-        while True:
-            with self._wake:
-                while not (slices := self._scheduler.next_batch(self._capacities)):
-                    if self._stopping:
-                        return None
-                    self._wake.wait()
-                if self._stopping:
-                    return None
-            if (prepared := self._prepare(slices)) is not None:
-                return prepared
-
-    def _prepare(self, slices: Sequence[Slice[Job]]) -> Prepared | None:
-        """Noise for each sample; a job whose picture cannot be prepared fails alone."""
-        now = time.monotonic()
-        model = self._models[slices[0].job.model]
-        height, width = model.preprocessing.size
-        levels = np.zeros((model.capacity, 3, height, width), np.float32)
-        placed: list[tuple[int, Slice[Job]]] = []
-        samples: list[tuple[Slice[Job], int]] = []
-        for part in slices:
-            if part.job.started is None:
-                part.job.started = now
-                self._metrics.queue_seconds.observe(now - part.job.submitted)
-            placed.append((len(samples), part))
-            samples += [(part, part.first + i) for i in range(part.count)]
-
-        def draw(first: int, end: int) -> None:
-            for row in range(first, end):
-                part, index = samples[row]
-                job = part.job
-                try:
-                    levels[row] = add_noise(job.image, job.plan.noise, job.seed, part.stage, index)
-                except Exception as error:
-                    fail(job, error)
-
-        self._lanes.run(draw, len(samples))
-        noise_s = time.monotonic() - now
-        kept = tuple((row, part) for row, part in placed if not part.job.abandoned)
-        return Prepared(model, kept, levels, len(samples), noise_s) if kept else None
-
-    def _step(self, batch: Prepared, noise_s: float = 0.0) -> None:
-        """Run and reply; `noise_s` is the part of the preparation that the device waited for."""
-        began = time.monotonic() - noise_s
-        try:
-            features = self._run(batch.model, batch.levels, batch.rows)
-        except Exception as error:
-            self._run_apart(batch, error)
-            return
-        seconds = time.monotonic() - began
-        self._observe(batch, seconds)  # first: who has an answer finds it in the metrics
-        self._reply(batch, features, seconds)
-
-    def _run(
-        self, model: LoadedModel, levels: NDArray[np.float32], rows: int
-    ) -> NDArray[np.float32]:
-        """Features [>= rows, d], computed in calls of the model's one batch shape."""
-        size = model.batch_size
-
-        def call(first: int, end: int) -> NDArray[np.float32]:
-            features: NDArray[np.float32] = (
-                model.pipeline(torch.from_numpy(levels[first:end])).cpu().numpy()
-            )
-            return features
-
-        padded = -(-rows // size) * size
-        if model.pipeline.device.type != "cpu":  # one thread owns the device
-            return np.concatenate([call(i, i + size) for i in range(0, padded, size)])
-        return np.concatenate(self._lanes.run(call, padded, size))
-
-    def _run_apart(self, batch: Prepared, error: Exception) -> None:
-        """A batch failed: run each job's rows alone, in the same shape, to find the culprit.
-
-        Raises:
-            Exception: the device fails even an empty batch; the engine is lost.
-        """
-        _log.warning("a batch failed (%s); running its jobs apart", error)
-        alive = False
-        for row, part in batch.placed:
-            if part.job.abandoned:  # an earlier slice of it failed just now
-                continue
-            levels = np.zeros_like(batch.levels)
-            levels[: part.count] = batch.levels[row : row + part.count]
-            alone = Prepared(batch.model, ((0, part),), levels, part.count, 0.0)
-            began = time.monotonic()
-            try:
-                features = self._run(batch.model, levels, part.count)
-            except Exception as cause:
-                fail(part.job, cause)
-                continue
-            alive = True
-            seconds = time.monotonic() - began
-            self._observe(alone, seconds)
-            self._reply(alone, features, seconds)
-        if not alive:  # poisoned jobs, or a device that fails whatever it is given?
-            self._run(batch.model, np.zeros_like(batch.levels), batch.model.batch_size)
-
-    def _reply(self, batch: Prepared, features: NDArray[np.float32], seconds: float) -> None:
-        """Give each job its rows; a finished one goes on to its statistics."""
-        for row, part in batch.placed:
-            job = part.job
-            if job.abandoned:
-                continue
-            try:
-                job.device_s += seconds * part.count / batch.fill
-                for found in job.add(part.stage, features[row : row + part.count]):
-                    self._statistics.take(job, found)
-                if job.progress is not None:
-                    job.progress(part.count)
-                if not job.plan.certify and job.tally.selected:
-                    answer(job, None, None)
-            except Exception as error:
-                fail(job, error)
-
-    def _go_on(self, job: Job) -> None:
-        """Let the job draw up to its next checkpoint but one."""
-        with self._wake:
-            waits = not job.remaining
-            job.continue_past_look()
-            if waits and job.remaining and not job.abandoned:
-                self._scheduler.resume(job)
+            if work.remaining and not work.abandoned:
+                self._scheduler.resume(work)
                 self._wake.notify_all()
 
-    def _fail_all(self, error: ServiceError) -> None:
-        for job in list(self._jobs):
-            job.fail(error)
+    def found(self, work: Work, what: Block | Mark) -> None:
+        """Queue what the samples of a job filled or reached, for its statistics."""
+        self._statistics.take(work, what)
 
-    def _forget(self, job: Job, _: Future[JobResult]) -> None:
-        self._jobs.discard(job)
-        job.release()
+    @property
+    def device(self) -> str:
+        """As torch names it."""
+        return self._device.name
+
+    @property
+    def fault(self) -> str | None:
+        """Why no work is accepted; None while it is."""
+        return self._fault
+
+    @property
+    def lost(self) -> bool:
+        """Only a new process will help: the device is dead, or stuck until now."""
+        return self._lost or self._stuck
+
+    @property
+    def jobs(self) -> frozenset[Job]:
+        """Those accepted whose waiter has no answer yet."""
         with self._wake:
-            self._wake.notify_all()
+            return frozenset(self._jobs)
+
+    @property
+    def pending_samples(self) -> float:
+        """Samples not yet handed to the device; of a job with several homes, its share."""
+        return sum(job.outstanding / len(job.homes) for job in self.jobs)
+
+    def model(self, name: str) -> LoadedModel:
+        """A model in its present batch shape."""
+        return self._device.models[name]
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until every accepted job is answered; False if that took too long."""
         with self._wake:
             return self._wake.wait_for(lambda: not self._jobs, timeout_s)
 
-    def _observe(self, batch: Prepared, seconds: float) -> None:
-        metrics = self._metrics
-        metrics.batch_samples.observe(batch.fill)
-        size = batch.model.batch_size
-        metrics.batch_fill_ratio.set(batch.fill / (-(-batch.rows // size) * size))
-        metrics.device_seconds.inc(seconds)
-        for _, part in batch.placed:
-            metrics.samples.labels(stage=part.stage.name.lower()).inc(part.count)
-        if batch.model.pipeline.device.type == "cuda":
-            metrics.device_memory.set(torch.cuda.memory_allocated(batch.model.pipeline.device))
-        self._observe_rate(batch.fill, seconds)
+    # The device thread.
 
-    def _observe_rate(self, samples: int, seconds: float) -> None:
-        rate = samples / max(seconds, 1e-9)
-        self._rate = rate if self._rate == 0 else self._rate + _RATE_WEIGHT * (rate - self._rate)
+    def _own_device(self) -> None:
+        for restarts_left in range(_RESTARTS, -1, -1):
+            try:
+                self._loop()
+                return
+            except BaseException as error:
+                _log.exception("the device thread died; restarts left: %d", restarts_left)
+                self._suspend(f"the device thread died: {type(error).__name__}")
+            if restarts_left and self._revived():
+                continue
+            self._lost = True
+            return
+
+    def _loop(self) -> None:
+        """Launch while a lane may want a batch; reply to the oldest when it is done."""
+        while (step := self._next()) is not None:
+            if isinstance(step, Batch):
+                self._finish(step)
+            else:
+                self._launch(step)
+
+    def _next(self) -> Batch | Sequence[Slice[Work]] | None:
+        """Wait for a batch that is done or slices to launch; None when stopping."""
+        with self._wake:
+            while not self._stopping:
+                now = time.monotonic()
+                for work in self._scheduler.expired(now):
+                    work.job.fail(ServiceError(Kind.DEADLINE, "the deadline passed"))
+                if not self._device.full and (slices := self._scheduler.next_batch(now)):
+                    return slices
+                if (batch := self._device.oldest_done()) is not None:
+                    return batch
+                self._wake.wait(self._timeout_s / 4)
+                self._watch()
+        return None
+
+    def _launch(self, slices: Sequence[Slice[Work]]) -> None:
+        now = time.monotonic()
+        for part in slices:
+            job = part.job.job
+            if job.started is None:
+                job.started = now
+                self._metrics.queue_seconds.observe(now - job.submitted)
+        self._device.launch(slices)
+
+    def _finish(self, batch: Batch) -> None:
+        try:
+            sampled = batch.sampled.result()
+        except Exception as error:
+            if is_out_of_memory(error):
+                self._halve(batch, error)
+            else:
+                self._run_apart(batch, error)
+            return
+        self._observe(batch, sampled)  # first: who has an answer finds it in the metrics
+        self._reply(batch.slices, sampled)
+
+    def _reply(self, slices: Sequence[Slice[Work]], sampled: Sampled) -> None:
+        """Give each job its rows; what they complete goes on to its statistics."""
+        began = time.perf_counter()
+        for index, error in sampled.spoiled:
+            fail(slices[index].job, error)
+        seconds = (sampled.noise_s + sampled.encode_s) / self._device.lanes
+        fill = sum(part.count for part in slices)
+        row = 0
+        for part in slices:
+            work, features = part.job, sampled.features[row : row + part.count]
+            row += part.count
+            if work.abandoned:
+                continue
+            try:
+                work.job.device_s += seconds * part.count / fill
+                tallied = work.attempt.add(
+                    part.stage, part.first, features, partial(work.job.homes[0].found, work)
+                )
+                if work.job.progress is not None and tallied:
+                    work.job.progress(tallied)
+                if not work.job.plan.certify and work.attempt.selected:
+                    answer(work, None, None)
+                elif len(work.job.homes) > 1:
+                    work.job.resume()
+            except Exception as error:
+                fail(work, error)
+        self._metrics.phase_seconds.labels(phase="tally").inc(time.perf_counter() - began)
+        self._statistics.wait_for_room()
+
+    # Faults.
+
+    def _run_apart(self, batch: Batch, error: Exception) -> None:
+        """A batch failed: run each of its slices alone, in the same shape, to find the culprit.
+
+        Raises:
+            Exception: the device fails even an empty batch.
+        """
+        _log.warning("a batch failed (%s); running its jobs apart", error)
+        if batch.model is not self.model(batch.model.name):
+            return  # its shape is of the past: its jobs have started over
+        alive = False
+        for index, part in enumerate(batch.slices):
+            if part.job.abandoned:
+                continue
+            try:
+                sampled = self._device.alone(batch, index, self._timeout_s)
+            except Exception as cause:
+                fail(part.job, cause)
+                continue
+            alive = True
+            self._reply([part], sampled)
+        if not alive:  # poisoned jobs, or a device that fails whatever it is given?
+            self._device.empty(batch.model, self._timeout_s)
+
+    def _halve(self, batch: Batch, error: Exception) -> None:
+        """Out of memory: half the batch shape from now on, and the jobs in flight start over.
+
+        Raises:
+            Exception: not even a batch of one fits.
+        """
+        name = batch.model.name
+        if batch.model is not self.model(name):
+            return  # launched before an earlier halving
+        if batch.model.batch_size == 1:
+            raise error
+        model = self._device.halve(name)
+        self._metrics.batch_halvings.inc()
+        _log.warning(
+            "out of memory: %s runs in batches of %d from now on, and its jobs start over",
+            name,
+            model.batch_size,
+        )
+        with self._wake:
+            self._scheduler.resize(name, model.batch_size)
+            for job in self._jobs:
+                if job.model == name and not job.abandoned:
+                    job.homes = (self,)
+                    job.begin(model)
+                    self._scheduler.add(job.work)
+
+    def _suspend(self, reason: str) -> None:
+        """Accept no work, and tell every waiter."""
+        with self._wake:
+            self._fault = reason
+        self._fail_all(unavailable(reason))
+
+    def _revived(self) -> bool:
+        """Whether the device works after all; then work is accepted again."""
+        self._metrics.device_restarts.inc()
+        self._device.forget()
+        try:
+            self._device.warm_up(self._timeout_s)
+        except Exception:
+            _log.exception("the device did not come back")
+            return False
+        with self._wake:
+            self._scheduler = self._new_scheduler()
+            self._fault = None
+        _log.warning("the device thread was restarted")
+        return True
+
+    def _watch(self) -> None:
+        """Stuck calls: tell the waiters, and go on when the device does."""
+        silent_s = self._device.silent_s()
+        if silent_s > self._timeout_s and self._fault is None:
+            _log.error("a device call has not returned for %.0f s", silent_s)
+            self._stuck = True
+            self._suspend(f"a device call has not returned for {self._timeout_s:g} s")
+        elif silent_s <= self._timeout_s and self._stuck:
+            _log.warning("the device call returned; work is accepted again")
+            self._stuck, self._fault = False, None
+
+    def _fail_all(self, error: ServiceError) -> None:
+        for job in self.jobs:
+            job.fail(error)
+
+    # Books.
+
+    def _new_scheduler(self) -> Scheduler[Work]:
+        return Scheduler({name: m.batch_size for name, m in self._device.models.items()})
+
+    def _forget(self, job: Job, future: "Future[JobResult]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self.rate.spare(job.outstanding // len(job.homes))
+        job.release()
+        with self._wake:
+            self._jobs.discard(job)
+            self._wake.notify_all()
+
+    def _notify(self) -> None:
+        with self._wake:
+            self._wake.notify_all()
+
+    def _observe(self, batch: Batch, sampled: Sampled) -> None:
+        metrics, now = self._metrics, time.monotonic()
+        metrics.batch_samples.observe(batch.fill)
+        metrics.batch_fill_ratio.set(batch.fill / batch.model.batch_size)
+        metrics.phase_seconds.labels(phase="noise").inc(sampled.noise_s)
+        metrics.phase_seconds.labels(phase="encode").inc(sampled.encode_s)
+        metrics.device_seconds.inc((sampled.noise_s + sampled.encode_s) / self._device.lanes)
+        for part in batch.slices:
+            metrics.samples.labels(stage=part.stage.name.lower()).inc(part.count)
+        self.rate.observe(batch.fill, now - max(batch.launched, self._finished))
+        self._finished = now

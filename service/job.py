@@ -1,29 +1,31 @@
-"""One picture's Monte-Carlo work: what to draw, how far it is, and who waits for it."""
+"""One picture's Monte-Carlo work and who waits for it."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.attempt import Attempt, Watch, stages
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
-from service.certificate.sequential import Sequential, Verdict
-from service.certificate.tally import Tally
+from service.certificate.sequential import Verdict
+from service.models.store import LoadedModel
 from service.types import SamplingPlan, Stage
 
 Progress = Callable[[int], None]
 
 
-class Watch(Protocol):
-    """Something else that a caller wants to know of a job's features, in the order of `Tally`."""
+class Home(Protocol):
+    """An engine that hands out a job's samples."""
 
-    def add(
-        self, stage: Stage, features: NDArray[np.float32], embedding: NDArray[np.float32] | None
-    ) -> None:
-        """Take the next features [m, d] of a stage; the embedding is known from ESTIMATE on."""
+    def resume(self, work: "Work") -> None:
+        """More of its samples may be handed out now."""
+
+    def found(self, work: "Work", what: Block | Mark) -> None:
+        """Queue what its samples filled or reached, for its statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class JobResult:
         embedding: float32 [d], unit norm.
         verdict: None when no certificate was asked.
         fidelity: cosine of the embedding with the noise-free feature; None with `verdict`.
+        model: what computed all of the features, in the batch shape that it had then.
+        watch: what was shown every feature; None where none was asked.
     """
 
     embedding: NDArray[np.float32]
@@ -42,128 +46,89 @@ class JobResult:
     queue_s: float
     device_s: float
     statistics_s: float
+    model: LoadedModel
+    watch: Watch | None
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """Samples of one picture, handed out in order: CLEAN, SELECT, ESTIMATE.
-
-    Estimation samples are handed out up to the checkpoint after the next one to be looked at, so
-    that the device need not wait for a look, and little is drawn in vain.
+    """A picture, its plan, its seed, and the future of its result.
 
     Attributes:
         model: name of a loaded model.
         image: x, uint8 [3, H, W].
         seed: secret, drawn after everything else here was fixed.
         submitted: monotonic seconds.
+        deadline: monotonic seconds; then its work ends.
         future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
-        progress: called on the device thread with the number of samples just tallied.
-        watch: shown every feature on the device thread, once it is tallied.
+        progress: called on a device thread with the number of samples just tallied, negative when
+            they have to be computed again.
+        make_watch: makes what is shown every feature on a device thread, once it is tallied.
+        homes: the engines that hand out its samples.
     """
 
     model: str
     image: NDArray[np.uint8]
     plan: SamplingPlan
     seed: bytes
-    dimensions: int
     submitted: float
+    deadline: float = float("inf")
     progress: Progress | None = None
-    watch: Watch | None = None
+    make_watch: Callable[[], Watch] | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0
     statistics_s: float = 0.0
-    _tally: Tally | None = None
-    _sequential: Sequential | None = None
-    _handed_out: int = 0
-    _looks: int = 0
+    homes: tuple[Home, ...] = ()
+    _work: "Work | None" = None
 
     @property
-    def priority(self) -> int:
-        """Higher goes first."""
-        return self.plan.priority
+    def work(self) -> "Work":
+        """The present run through the samples.
+
+        Raises:
+            RuntimeError: no engine has begun the job yet.
+        """
+        if self._work is None:
+            raise RuntimeError("no engine has begun this job")
+        return self._work
+
+    def begin(self, model: LoadedModel) -> None:
+        """Start, or start over, with this model's batch shape."""
+        if self._work is not None:
+            if self.progress is not None:
+                self.progress(-self._work.attempt.tallied)
+            self._work.attempt.release()
+        self._work = Work(self, Attempt(self.plan, model, self.make_watch))
+
+    def again(self) -> "Job":
+        """The same work for another future."""
+        return replace(self, future=Future(), started=None, homes=(), _work=None)
+
+    @property
+    def total(self) -> int:
+        """All samples of the plan."""
+        return sum(count for _, count in stages(self.plan))
+
+    @property
+    def outstanding(self) -> int:
+        """Samples that may still be handed out; none once the job has ended."""
+        return 0 if self._work is None else self._work.attempt.outstanding
 
     @property
     def abandoned(self) -> bool:
         """Failed, finished, or its caller left."""
         return self.future.done()
 
-    @property
-    def stages(self) -> tuple[tuple[Stage, int], ...]:
-        """(stage, samples), in the order they run."""
-        selection = (Stage.SELECT, self.plan.selection)
-        if not self.plan.certify:
-            return (selection,)
-        return ((Stage.CLEAN, 1), selection, (Stage.ESTIMATE, self.plan.estimation))
-
-    @property
-    def total(self) -> int:
-        """All samples of the job."""
-        return sum(count for _, count in self.stages)
-
-    @property
-    def outstanding(self) -> int:
-        """Samples that may still be handed out, if sampling does not stop early."""
-        return self.total - self._handed_out
-
-    @property
-    def remaining(self) -> int:
-        """Samples that may be handed out now."""
-        return self.outstanding - self._held_back
-
-    @property
-    def _held_back(self) -> int:
-        if not self.plan.certify:
-            return 0
-        checkpoints = self.plan.checkpoints
-        return self.plan.estimation - checkpoints[min(self._looks + 1, len(checkpoints) - 1)]
-
-    def continue_past_look(self) -> None:
-        """A checkpoint was looked at, and sampling goes on."""
-        self._looks += 1
-
-    @property
-    def tally(self) -> Tally:
-        """Made when the first sample arrives: a queued job holds no more than its picture."""
-        if self._tally is None:
-            estimation = self.plan.estimation if self.plan.certify else 0
-            checkpoints = self.plan.checkpoints if self.plan.certify else ()
-            self._tally = Tally(self.dimensions, self.plan.selection, estimation, checkpoints)
-        return self._tally
-
-    @property
-    def sequential(self) -> Sequential:
-        """The looks at this job's tally; for the statistics thread."""
-        if self._sequential is None:
-            self._sequential = Sequential(self.plan, self.tally)
-        return self._sequential
-
-    def take(self, limit: int) -> list[tuple[Stage, int, int]]:
-        """Hand out up to `limit` samples as (stage, first index, count)."""
-        parts: list[tuple[Stage, int, int]] = []
-        limit = min(limit, self.remaining)
-        begin = 0
-        for stage, count in self.stages:
-            first = self._handed_out - begin
-            if first < count and limit > 0:
-                taken = min(count - first, limit)
-                parts.append((stage, first, taken))
-                self._handed_out += taken
-                limit -= taken
-            begin += count
-        return parts
-
-    def add(self, stage: Stage, features: NDArray[np.float32]) -> list[Block | Mark]:
-        """Tally the next features of a stage; as `Tally.add` returns."""
-        blocks = self.tally.add(stage, features)
-        if self.watch is not None:
-            embedding = self.tally.embedding if stage is Stage.ESTIMATE else None
-            self.watch.add(stage, features, embedding)
-        return blocks
+    def resume(self) -> None:
+        """Tell the engines that more samples may be handed out now."""
+        for home in self.homes:
+            home.resume(self.work)
 
     def release(self) -> None:
         """Give back the memory of the samples: nobody waits for them any more."""
-        self._tally = self._sequential = None
+        if self._work is not None:
+            self._work.attempt.release()
 
     def fail(self, error: BaseException) -> None:
         """Tell the waiter, unless it was told already or left."""
@@ -180,3 +145,40 @@ class Job:
                 self.future.set_result(result)
             except InvalidStateError:  # it left in between
                 return
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A job in one of its attempts, as schedulers and batches hold it."""
+
+    job: Job
+    attempt: Attempt
+
+    @property
+    def model(self) -> str:
+        """Name of the model its samples run through."""
+        return self.job.model
+
+    @property
+    def priority(self) -> int:
+        """Higher goes first."""
+        return self.job.plan.priority
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic seconds; then it ends."""
+        return self.job.deadline
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it: the job failed, finished, was left, or started over."""
+        return self.job.abandoned or self.job.work is not self
+
+    @property
+    def remaining(self) -> int:
+        """Samples that may be handed out now."""
+        return self.attempt.remaining
+
+    def take(self, limit: int) -> list[tuple[Stage, int, int]]:
+        """Hand out up to `limit` samples as (stage, first index, count)."""
+        return self.attempt.take(limit)

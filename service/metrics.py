@@ -23,6 +23,8 @@ _SAMPLES = (1, 10, 32, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 110_000)
 _BOUNDS = (-0.5, 0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1)
 # The shifts epsilon/sigma at which every certificate's bound is observed.
 SHIFTS = (0.5, 1.0)
+# Where the time of a sample goes.
+PHASES = ("decode", "noise", "encode", "tally", "statistics")
 
 
 class Metrics:
@@ -90,6 +92,18 @@ class Metrics:
         self.device_seconds = Counter(
             "fcs_device_seconds_total", "Seconds the device computed", registry=r
         )
+        self.phase_seconds = Counter(
+            "fcs_phase_seconds_total",
+            "Seconds of processor or device time, by what they were spent on",
+            ["phase"],
+            registry=r,
+        )
+        self.device_restarts = Counter(
+            "fcs_device_restarts_total", "Restarts of a dead device thread", registry=r
+        )
+        self.batch_halvings = Counter(
+            "fcs_batch_halvings_total", "Batch shapes halved for want of memory", registry=r
+        )
         self.device_memory = Gauge(
             "fcs_device_memory_bytes",
             "Memory held on the device (0 on a CPU, which has none of its own)",
@@ -100,6 +114,8 @@ class Metrics:
         # Every series exists from the start, so that a rate never misses its first event.
         for stage in Stage:
             self.samples.labels(stage=stage.name.lower())
+        for phase in PHASES:
+            self.phase_seconds.labels(phase=phase)
         for reason in get_args(Stopped):
             self.early_stops.labels(reason=reason)
         for shift in SHIFTS:

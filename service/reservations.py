@@ -19,13 +19,13 @@ class Reservations:
     Attributes:
         settings: limits of pending pictures, samples and bytes.
         pending_samples: samples accepted by the engine and not yet handed to the device.
-        samples_per_second: the engine's measured rate.
+        retired_per_second: samples that leave the queue, as measured.
         pictures: of requests that are not answered yet.
     """
 
     settings: Settings
     pending_samples: Callable[[], int]
-    samples_per_second: Callable[[], float]
+    retired_per_second: Callable[[], float]
     pictures: int = 0
     _bytes: int = 0
     _undecoded_samples: int = 0
@@ -58,7 +58,7 @@ class Reservations:
                 f" {waiting} samples of {self.pictures} pictures ({self._bytes} bytes) that wait"
                 f" (limits: {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
                 f" {s.max_pending_bytes} bytes)",
-                retry_after_s=self._seconds_until_room(waiting),
+                retry_after_s=self._seconds_until_room(waiting, samples, pictures, memory),
             )
         self.pictures += pictures
         self._bytes += memory
@@ -99,8 +99,22 @@ class Reservations:
         finally:
             self._undecoded_samples -= samples
 
-    def _seconds_until_room(self, waiting: int) -> float:
-        """At the measured rate, but no later than the last waiting request's deadline."""
-        by_rate = waiting / max(self.samples_per_second(), 1e-9)
+    def _seconds_until_room(self, waiting: int, samples: int, pictures: int, memory: int) -> float:
+        """At the measured rate, but no later than the last waiting request's deadline.
+
+        The rate is of samples; that pictures and bytes leave in proportion is an estimate.
+        """
+        s = self.settings
+        over = max(
+            _excess(waiting, samples, s.max_pending_samples),
+            _excess(self.pictures, pictures, s.max_pending_pictures),
+            _excess(self._bytes, memory, s.max_pending_bytes),
+        )
+        by_rate = over * waiting / max(self.retired_per_second(), 1e-9)
         by_deadline = max(self._deadlines) - time.monotonic()
         return max(1.0, min(by_rate, by_deadline))
+
+
+def _excess(held: float, wanted: float, limit: float) -> float:
+    """Share of what is held that must go before what is wanted fits."""
+    return min(1.0, max(0.0, held + wanted - limit) / held) if held else 0.0

@@ -62,8 +62,15 @@ class _Queue(Generic[J]):
 class Scheduler(Generic[J]):
     """The queue of one engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacities: dict[str, int]) -> None:
         self._queues: dict[int, _Queue[J]] = {}
+        self._capacities = dict(capacities)
+
+    def resize(self, model: str, capacity: int) -> None:
+        self._capacities[model] = capacity
+
+    def expired(self, now: float) -> list[J]:
+        return []
 
     def add(self, job: J) -> None:
         """Queue a new job at the end of its priority."""
@@ -73,14 +80,16 @@ class Scheduler(Generic[J]):
     def resume(self, job: J) -> None:
         """Queue a job again that had left with nothing to hand out, behind those that run."""
         queue = self._queues.setdefault(job.priority, _Queue(deque(), deque()))
-        queue.running.append(job)
+        if job not in queue.running and all(job is not j for j, _ in queue.fresh):
+            queue.running.append(job)
 
-    def next_batch(self, capacities: dict[str, int]) -> list[Slice[J]]:
+    def next_batch(self, now: float) -> list[Slice[J]]:
         """Up to the model's capacity of samples, of one model; empty if nothing is queued.
 
         Args:
             capacities: the fixed batch size of each model.
         """
+        capacities = self._capacities
         self._drop_abandoned()
         batch: list[Slice[J]] = []
         model = self._first_model()

@@ -7,14 +7,13 @@ alone, never on timing. The device thread waits only when this one is far behind
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from service.certificate.blocks import Block, measure
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
 from service.errors import Kind, ServiceError
-from service.job import Job, JobResult
+from service.job import JobResult, Work
 from service.metrics import SHIFTS, Metrics
 
 _log = logging.getLogger(__name__)
@@ -27,55 +26,62 @@ class Statistics:
 
     Args:
         metrics: told of every verdict.
-        go_on: called for a job whose look decided nothing.
     """
 
-    def __init__(self, metrics: Metrics, go_on: Callable[[Job], None]) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._go_on = go_on
         self._worker = ThreadPoolExecutor(1, "fcs-statistics")
         self._blocks: deque[Future[None]] = deque()
 
-    def take(self, job: Job, found: Block | Mark) -> None:
-        """Queue a full block or a checkpoint (device thread); wait when far behind."""
+    def take(self, work: Work, found: Block | Mark) -> None:
+        """Queue a full block or a checkpoint; never waits."""
         if isinstance(found, Mark):
-            self._worker.submit(self._look, job, found)
-            return
-        self._blocks.append(self._worker.submit(self._absorb, job, found))
-        if len(self._blocks) > _MOST_BLOCKS_WAITING:
+            self._worker.submit(self._look, work, found)
+        else:
+            self._blocks.append(self._worker.submit(self._absorb, work, found))
+
+    def wait_for_room(self) -> None:
+        """Wait while full blocks pile up (device thread)."""
+        while len(self._blocks) > _MOST_BLOCKS_WAITING:
             self._blocks.popleft().result()
 
     def close(self) -> None:
         """End the thread after what it is doing now."""
         self._worker.shutdown(cancel_futures=True)
 
-    def _absorb(self, job: Job, block: Block) -> None:
-        if job.abandoned:
+    def _absorb(self, work: Work, block: Block) -> None:
+        if work.abandoned:
             return
         began = time.monotonic()
         try:
-            job.tally.absorb(measure(block))
-            job.sequential.pass_block(block)
+            work.attempt.tally.absorb(measure(block))
+            work.attempt.sequential.pass_block(block)
         except Exception as error:
-            fail(job, error)
-        job.statistics_s += time.monotonic() - began
+            fail(work, error)
+        self._spent(work, began)
 
-    def _look(self, job: Job, mark: Mark) -> None:
-        if job.abandoned:
+    def _look(self, work: Work, mark: Mark) -> None:
+        if work.abandoned:
             return
         began = time.monotonic()
         try:
-            verdict = job.sequential.look(mark)
+            verdict = work.attempt.sequential.look(mark)
             if verdict is None:
-                job.statistics_s += time.monotonic() - began
-                self._go_on(job)
+                self._spent(work, began)
+                work.attempt.continue_past_look()
+                work.job.resume()
                 return
-            fidelity = job.tally.fidelity
+            fidelity = work.attempt.tally.fidelity
             self._observe(verdict)
-            job.statistics_s += time.monotonic() - began
-            answer(job, verdict, fidelity)
+            self._spent(work, began)
+            answer(work, verdict, fidelity)
         except Exception as error:
-            fail(job, error)
+            fail(work, error)
+
+    def _spent(self, work: Work, began: float) -> None:
+        seconds = time.monotonic() - began
+        work.job.statistics_s += seconds
+        self._metrics.phase_seconds.labels(phase="statistics").inc(seconds)
 
     def _observe(self, verdict: Verdict) -> None:
         for shift in SHIFTS:
@@ -84,22 +90,31 @@ class Statistics:
         self._metrics.early_stops.labels(reason=verdict.stopped).inc()
 
 
-def answer(job: Job, verdict: Verdict | None, fidelity: float | None) -> None:
+def answer(work: Work, verdict: Verdict | None, fidelity: float | None) -> None:
     """Resolve a job whose samples are all there, or were enough."""
-    queue_s = (job.started or job.submitted) - job.submitted
+    job, attempt = work.job, work.attempt
     job.succeed(
-        JobResult(job.tally.embedding, verdict, fidelity, queue_s, job.device_s, job.statistics_s)
+        JobResult(
+            embedding=attempt.tally.embedding,
+            verdict=verdict,
+            fidelity=fidelity,
+            queue_s=(job.started or job.submitted) - job.submitted,
+            device_s=job.device_s,
+            statistics_s=job.statistics_s,
+            model=attempt.model,
+            watch=attempt.watch,
+        )
     )
 
 
-def fail(job: Job, error: Exception) -> None:
+def fail(work: Work, error: Exception) -> None:
     """Tell a job's own waiter; what is not a `ServiceError` is logged and told as internal."""
-    if job.abandoned:  # its caller left meanwhile and its tally was released: no fault
+    if work.abandoned:  # its caller left meanwhile and its tally was released: no fault
         return
     if isinstance(error, ServiceError):
-        job.fail(error)
+        work.job.fail(error)
         return
     _log.error("a job failed", exc_info=error)
-    job.fail(
+    work.job.fail(
         ServiceError(Kind.INTERNAL, f"this picture could not be computed: {type(error).__name__}")
     )

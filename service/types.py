@@ -346,11 +346,15 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class ServiceInfo:
-    """What `/info` and gRPC `Info` tell; `public_key` is that of the receipts, hex."""
+    """What `/info` and gRPC `Info` tell; `public_key` is that of the receipts, hex.
+
+    `devices` are those that share the work; each model's `device` is the first that works.
+    """
 
     version: str
     default_model: str
     models: tuple[ModelInfo, ...]
+    devices: tuple[str, ...]
     profiles: tuple[str, ...]
     limits: dict[str, int]
     defaults: Defaults

@@ -20,8 +20,8 @@ from service.rpc.generated import fcs_pb2_grpc
 # As the service does: pools of several BLAS threads stall each other on a busy machine.
 threadpool_limits(limits=1, user_api="blas")
 
-# Examples drawn from the test's own name: a run that passed passes again. HYPOTHESIS_PROFILE=default
-# looks for new ones.
+# Examples drawn from the test's own name: what passed passes again.
+# HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 

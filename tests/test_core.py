@@ -116,7 +116,7 @@ def test_a_passed_deadline_is_told_and_frees_the_device():
             await core.embed(request_of(samples=100_000, timeout_s=0.2))
         assert caught.value.kind is Kind.DEADLINE
         began = time.monotonic()
-        while core._engine.pending_samples:
+        while core._fleet.pending_samples:
             await asyncio.sleep(0.01)
         return time.monotonic() - began
 
@@ -127,12 +127,12 @@ def test_a_caller_that_leaves_takes_its_work_along():
     async def scenario(core):
         task = asyncio.create_task(core.embed(request_of(samples=100_000)))
         await asyncio.sleep(0.2)
-        assert core._engine.running_jobs == 1
+        assert core._fleet.running_jobs == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(core._engine.wait_idle, 5)
-        assert core._engine.pending_samples == 0
+        await asyncio.to_thread(core._fleet.wait_idle, 5)
+        assert core._fleet.pending_samples == 0
         assert core._reservations.pictures == 0
 
     run(scenario)
@@ -210,7 +210,7 @@ def test_a_lost_device_turns_readiness_off(monkeypatch):
         def die(*_):
             raise SystemError("gone")
 
-        monkeypatch.setattr(core._engine._scheduler, "next_batch", die)
+        monkeypatch.setattr(core._fleet.engines[0]._scheduler, "next_batch", die)
         with pytest.raises(ServiceError) as caught:
             await core.embed(request_of())
         assert caught.value.kind is Kind.UNAVAILABLE

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from service.certificate.certify import certify
-from service.engine import Engine
+from service.certificate.sequential import Sequential
 from service.errors import Kind, ServiceError
+from service.fleet import Fleet
 from service.job import Job
 from service.metrics import Metrics
 from service.types import Target
@@ -26,7 +27,6 @@ def job_of(model="tiny", value=128, seed=b"0123456789abcdef", **fields):
         image=fields.pop("image", image(value)),
         plan=fields.pop("plan", plan()),
         seed=seed,
-        dimensions=4,
         submitted=time.monotonic(),
         **fields,
     )
@@ -38,7 +38,7 @@ def make_engine():
 
     def make(*models):
         found = {m.name: m for m in models or (tiny_model(),)}
-        engine = Engine(found, Metrics("test"))
+        engine = Fleet([found], Metrics("test"))
         engine.start()
         engines.append(engine)
         return engine
@@ -65,7 +65,7 @@ def test_without_a_certificate_only_the_selection_runs(make_engine):
     engine = make_engine()
     result = result_of(engine, job_of(plan=plan(certify=False)))
     assert result.verdict is None
-    text = engine._metrics.render().decode()
+    text = engine.engines[0]._metrics.render().decode()
     assert 'fcs_samples_total{stage="select"} 10.0' in text
     assert 'fcs_samples_total{stage="estimate"} 0.0' in text
 
@@ -98,7 +98,7 @@ def test_two_samples_of_one_job_differ():
             seen.append(pixels[:, 0, 0, 0].clone())
             return super().pooled(pixels)
 
-    engine = Engine({"tiny": tiny_model(encoder=Recording(), lanes=1)}, Metrics("test"))
+    engine = Fleet([{"tiny": tiny_model(encoder=Recording(), lanes=1)}], Metrics("test"))
     engine.start()
     seen.clear()
     result_of(engine, job_of(plan=plan(selection=4, estimation=4)))
@@ -115,7 +115,7 @@ def test_noise_has_the_standard_deviation_that_is_certified():
             seen.append(pixels.clone())
             return super().pooled(pixels)
 
-    engine = Engine({"tiny": tiny_model(encoder=Recording())}, Metrics("test"))
+    engine = Fleet([{"tiny": tiny_model(encoder=Recording())}], Metrics("test"))
     engine.start()
     seen.clear()
     result_of(engine, job_of(plan=plan(selection=100, estimation=100, sigma=0.25)))
@@ -136,7 +136,7 @@ def test_a_job_that_cannot_be_prepared_fails_alone(make_engine):
     assert caught.value.kind is Kind.INTERNAL
     for job in good:
         assert job.future.result(WAIT).verdict is not None
-    assert engine.lost is None
+    assert engine.fault is None
 
 
 def test_a_job_that_poisons_its_batch_fails_alone(make_engine):
@@ -163,28 +163,29 @@ def test_a_device_that_fails_whatever_it_is_given_is_lost(make_engine):
     for job in jobs:
         with pytest.raises(ServiceError):
             job.future.result(WAIT)
-    engine._device.join(WAIT)
-    assert "RuntimeError" in engine.lost
+    engine.engines[0]._thread.join(WAIT)
+    assert engine.lost
+    assert "RuntimeError" in engine.fault
 
 
 def test_a_finished_job_gives_its_memory_back(make_engine):
     job = job_of()
     result_of(make_engine(), job)
-    assert job._tally is None
+    assert job.work.attempt._tally is None
 
 
 def test_a_cancelled_job_stops_consuming_the_device(make_engine):
     engine = make_engine()
     long = job_of(plan=plan(estimation=50_000))
     engine.submit([long])
-    while long.remaining == long.total:
+    while long.outstanding == long.total:
         time.sleep(0.001)
     assert long.future.cancel()
     assert engine.wait_idle(WAIT)
     assert engine.pending_samples == 0
-    left = long.remaining
+    left = long.outstanding
     time.sleep(0.1)
-    assert long.remaining >= left - 8
+    assert long.outstanding >= left - 8
     assert left > 0
     with pytest.raises(CancelledError):
         long.future.result()
@@ -211,7 +212,7 @@ def test_a_short_job_is_not_starved_by_long_ones(make_engine):
     engine.submit(long)
     short = job_of(plan=plan(selection=4, estimation=28))
     result_of(engine, short)
-    assert all(job.remaining > 10_000 for job in long)
+    assert all(job.outstanding > 10_000 for job in long)
     for job in long:
         job.future.cancel()
 
@@ -233,27 +234,9 @@ def test_progress_counts_every_sample(make_engine):
     assert sum(counted) == job.total == 61
 
 
-def test_a_dead_device_thread_tells_every_waiter_and_refuses_new_work(make_engine, monkeypatch):
-    engine = make_engine()
-
-    def die(*_):
-        raise SystemError("the device fell off the bus")
-
-    monkeypatch.setattr(engine._scheduler, "next_batch", die)
-    jobs = [job_of(), job_of()]
-    engine.submit(jobs)
-    for job in jobs:
-        with pytest.raises(ServiceError) as caught:
-            job.future.result(WAIT)
-        assert caught.value.kind is Kind.UNAVAILABLE
-    assert "SystemError" in engine.lost
-    with pytest.raises(ServiceError, match="device thread died"):
-        engine.submit([job_of()])
-
-
 def test_stopping_answers_every_waiter_and_ends_the_threads():
     before = set(threading.enumerate())
-    engine = Engine({"tiny": tiny_model()}, Metrics("test"))
+    engine = Fleet([{"tiny": tiny_model()}], Metrics("test"))
     engine.start()
     job = job_of(plan=plan(estimation=90_000))
     engine.submit([job])
@@ -269,24 +252,10 @@ def test_stopping_answers_every_waiter_and_ends_the_threads():
 def test_a_failed_warm_up_ends_the_start():
     encoder = Rotation()
     encoder.fails_on = lambda pixels: True
-    engine = Engine({"tiny": tiny_model(encoder=encoder)}, Metrics("test"))
+    engine = Fleet([{"tiny": tiny_model(encoder=encoder)}], Metrics("test"))
     with pytest.raises(RuntimeError, match="refused"):
         engine.start()
     engine.stop()
-
-
-def test_overlapped_and_plain_loops_give_the_same(make_engine):
-    plain = result_of(make_engine(), job_of())
-    engine = Engine({"tiny": tiny_model()}, Metrics("test"))
-    engine._device = threading.Thread(target=engine._own_device, args=(engine._overlapped_loop,))
-    engine.start()
-    jobs = [job_of(), job_of(value=3)]
-    engine.submit(jobs)
-    overlapped = jobs[0].future.result(WAIT)
-    jobs[1].future.result(WAIT)
-    engine.stop()
-    np.testing.assert_array_equal(plain.embedding, overlapped.embedding)
-    assert plain.verdict.findings.bounds == overlapped.verdict.findings.bounds
 
 
 EASY = Target(radius=0.02, bound=0.8)
@@ -301,7 +270,7 @@ def test_a_target_that_holds_ends_the_sampling_early(make_engine):
     assert verdict.findings.samples in job.plan.checkpoints
     assert verdict.findings.samples < 200
     assert engine.pending_samples == 0
-    text = engine._metrics.render().decode()
+    text = engine.engines[0]._metrics.render().decode()
     assert 'fcs_early_stops_total{reason="target"} 1.0' in text
     drawn = float(text.split('fcs_samples_total{stage="estimate"} ')[1].split()[0])
     after = [n for n in job.plan.checkpoints if n > verdict.findings.samples][:2]
@@ -336,14 +305,14 @@ def test_a_job_whose_looks_are_slow_waits_for_them(make_engine, monkeypatch):
     engine = make_engine()
     job = job_of(plan=plan(**ONE_STEP_AWAY, target=Target(0.12, 0.9999)))
     ahead = []
-    look = type(job.sequential).look
+    look = Sequential.look
 
     def slow_look(self, mark):
         time.sleep(0.05)
-        ahead.append((mark.samples, job._handed_out - 11))
+        ahead.append((mark.samples, job.total - job.outstanding - 11))
         return look(self, mark) if mark.samples > 100 else None
 
-    monkeypatch.setattr(type(job.sequential), "look", slow_look)
+    monkeypatch.setattr(Sequential, "look", slow_look)
     result_of(engine, job)
     points = job.plan.checkpoints
     for n, drawn in ahead:

@@ -37,7 +37,20 @@ class Rotation(Encoder):
 
 def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2):
     pipeline = Pipeline(encoder or Rotation(), HOW, torch.device("cpu"), torch.float32)
-    return LoadedModel(name, "sha256:0", pipeline, HOW, (0.25, 0.5), batch_size, lanes)
+    return LoadedModel(
+        name,
+        revision_at(batch_size),
+        pipeline,
+        HOW,
+        (0.25, 0.5),
+        batch_size,
+        lanes,
+        revision_at,
+    )
+
+
+def revision_at(batch_size):
+    return f"sha256:{batch_size:064x}"
 
 
 def plan(

@@ -25,6 +25,22 @@ def shapes(
     run(load_settings(model=model), repeats)
 
 
+@app.command("engine")
+def engine(
+    pictures: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures.", exists=True, dir_okay=False)
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    repeats: Annotated[int, typer.Option(min=3, help="Rounds; medians are shown.")] = 5,
+    samples: Annotated[int, typer.Option(min=100, help="Of each load and round.")] = 6000,
+) -> None:
+    """Served samples a second against the bare loop, and where the time goes."""
+    from service.bench.engine import run
+    from service.config import load_settings
+
+    run(load_settings(model=model), pictures or [], repeats, samples)
+
+
 @app.command("bounds")
 def bounds(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],

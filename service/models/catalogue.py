@@ -1,21 +1,36 @@
 """The models of one process, loaded by their references, the default first."""
 
 import logging
+from dataclasses import replace
 
 from service.config import Settings
 from service.errors import ConfigurationError
-from service.models.store import LoadedModel, load_model
+from service.models.store import LoadedModel, choose_devices, load_model
 
 _log = logging.getLogger(__name__)
 
 
-def load_models(settings: Settings) -> dict[str, LoadedModel]:
-    """Every model that the settings name, by name.
+def load_models(settings: Settings) -> list[dict[str, LoadedModel]]:
+    """Every model that the settings name, by name, on each of the settings' devices.
 
     Raises:
         ConfigurationError: one that cannot be loaded, a name twice, or a default sigma that the
             first does not have.
     """
+    devices = [str(device) for device in choose_devices(settings.device)]
+    loaded = {name: _load_on(name, settings) for name in dict.fromkeys(devices)}
+    # Engines on one processor share its weights and divide its lanes.
+    return [
+        {
+            name: replace(model, lanes=max(1, model.lanes // devices.count(device)))
+            for name, model in loaded[device].items()
+        }
+        for device in devices
+    ]
+
+
+def _load_on(device: str, settings: Settings) -> dict[str, LoadedModel]:
+    settings = settings.model_copy(update={"device": device})
     models: dict[str, LoadedModel] = {}
     for reference in (settings.model, *settings.extra_models):
         try:

@@ -1,11 +1,10 @@
 """Noisy features of one picture from the served function and noise, without the engine."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.models.lanes import Lanes
-from service.models.noise import add_noise
+from service.models.sampler import Draw, make_sampler
 from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
@@ -24,13 +23,13 @@ def served_features(
     Every call is padded to the model's one shape, as the engine's are.
     """
     size = model.batch_size
+    sampler = make_sampler(model)
 
     def call(first: int, end: int) -> NDArray[np.float32]:
-        levels = np.zeros((size, *image.shape), np.float32)
-        for row in range(end - first):
-            levels[row] = add_noise(image, noise, seed, stage, first + row)
-        features: NDArray[np.float32] = model.pipeline(torch.from_numpy(levels)).cpu().numpy()
-        return features[: end - first]
+        sampled = sampler([Draw(image, noise, seed, stage, first, end - first)])
+        for _, error in sampled.spoiled:
+            raise error
+        return sampled.features
 
     if lanes is not None:
         return np.concatenate(lanes.run(call, count, size))

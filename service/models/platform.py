@@ -24,3 +24,10 @@ def describe(device: str) -> str:
     return (
         f"{hardware}; torch {torch.__version__}; numpy {np.__version__}; scipy {scipy.__version__}"
     )
+
+
+def device_memory() -> int:
+    """Bytes that torch holds on all CUDA devices; 0 without one."""
+    if not torch.cuda.is_available():
+        return 0
+    return sum(torch.cuda.memory_allocated(i) for i in range(torch.cuda.device_count()))

@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +50,7 @@ class LoadedModel:
         revision: digest of everything the smoothed function depends on.
         batch_size: the one shape of every call of the pipeline, padded.
         lanes: calls that run side by side; on a GPU one follows the other.
+        revision_at: the revision in another batch size.
         label_sets: named sets of labels kept with the package.
         text: encodes labels given as text; None where the model has no text tower.
     """
@@ -59,13 +62,14 @@ class LoadedModel:
     sigmas: tuple[float, ...]
     batch_size: int
     lanes: int
+    revision_at: Callable[[int], str]
     label_sets: tuple[LabelSet, ...] = ()
     text: "TextTower | None" = None
 
-    @property
-    def capacity(self) -> int:
-        """Samples of one engine batch."""
-        return self.batch_size * (self.lanes if self.pipeline.device.type == "cpu" else 1)
+    def halved(self) -> "LoadedModel":
+        """The same in half the batch size, which is another function in the last bits."""
+        size = max(1, self.batch_size // 2)
+        return replace(self, batch_size=size, revision=self.revision_at(size))
 
     @property
     def space(self) -> Space:
@@ -112,14 +116,16 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device)
     batch_size = settings.batch_size or manifest.batch_size
+    revision_at = partial(revision, manifest, device.type, _name(dtype))
     return LoadedModel(
         name=manifest.name,
-        revision=revision(manifest, device.type, _name(dtype), batch_size),
+        revision=revision_at(batch_size),
         pipeline=Pipeline(encoder, preprocessing, device, dtype),
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
         batch_size=batch_size,
         lanes=settings.lanes or min(available_cores(), MAX_LANES),
+        revision_at=revision_at,
         label_sets=label_sets,
         text=None if folder is None else _load_text(folder),
     )
@@ -179,13 +185,31 @@ def describe_reference(
         raise ConfigurationError(f"{reference}: {where}: {first['msg']}") from error
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU."""
+def choose_devices(name: str) -> tuple[torch.device, ...]:
+    """The devices of a setting; `auto` is every CUDA device, else the CPU.
+
+    Raises:
+        ConfigurationError: one that this machine does not have, or a CUDA device twice.
+    """
     if name == "auto":
-        name = "cuda" if cuda_is_usable() else "cpu"
-    if name.startswith("cuda") and not cuda_is_usable():
+        count = torch.cuda.device_count() if cuda_is_usable() else 0
+        return tuple(torch.device("cuda", i) for i in range(count)) or (torch.device("cpu"),)
+    devices = tuple(torch.device(part) for part in name.split(","))
+    cuda = [device.index or 0 for device in devices if device.type == "cuda"]
+    if cuda and not cuda_is_usable():
         raise ConfigurationError(f"device {name!r}: this machine has no usable CUDA device")
-    return torch.device(name)
+    if cuda and max(cuda) >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)"
+        )
+    if len(set(cuda)) < len(cuda):
+        raise ConfigurationError(f"device {name!r}: one engine is enough for a CUDA device")
+    return devices
+
+
+def choose_device(name: str) -> torch.device:
+    """The first of `choose_devices`."""
+    return choose_devices(name)[0]
 
 
 def cuda_is_usable() -> bool:

@@ -148,6 +148,7 @@ class InfoResponse(Form):
     version: str
     default_model: str
     models: list[Model]
+    devices: list[str] = Field(description="that share the work; a model's `device` is the first")
     profiles: list[str]
     limits: dict[str, int]
     defaults: Defaults

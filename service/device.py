@@ -1,0 +1,158 @@
+"""One device: its models in their present batch shapes, its lanes, and the batches in flight.
+
+More batches may be in flight than there are lanes, so that a lane never waits for the thread that
+launches. They are handed back in the order of their launch.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from service.job import Work
+from service.models.lanes import Lanes
+from service.models.sampler import Draw, Sampled, Sampler, make_sampler
+from service.models.store import LoadedModel
+from service.scheduler import Slice
+
+_WARM_UP = 2  # calls in each lane
+_CLOSE_S = 1.0  # longest wait for a lane that computes for nobody any more
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples of one or many jobs in one call of a model.
+
+    Attributes:
+        model: in the batch shape of the call.
+        slices: in the order of their rows; padding follows them.
+        launched: monotonic seconds.
+        sampled: the call's result.
+    """
+
+    model: LoadedModel
+    slices: tuple[Slice[Work], ...]
+    launched: float
+    sampled: "Future[Sampled]"
+
+    @property
+    def fill(self) -> int:
+        """Rows that hold samples."""
+        return sum(part.count for part in self.slices)
+
+
+class Device:
+    """Runs batches; used by one thread at a time.
+
+    Args:
+        models: by name; their pipelines live on one device.
+        on_done: called on a lane's thread whenever a batch is done.
+    """
+
+    def __init__(self, models: dict[str, LoadedModel], on_done: Callable[[], None]) -> None:
+        self.models = dict(models)
+        self._samplers: dict[str, Sampler] = {m.name: make_sampler(m) for m in models.values()}
+        first = next(iter(models.values()))
+        self.name = str(first.pipeline.device)
+        self.lanes = max(model.lanes for model in models.values())
+        self._pool = Lanes(self.lanes)
+        self._on_done = on_done
+        self._flight: deque[Batch] = deque()
+        self._progress = threading.Lock()
+        self._last_done = 0.0
+
+    def warm_up(self, timeout_s: float | None) -> float:
+        """Call every model in its shape in every lane; a batch's seconds in the slowest model.
+
+        Raises:
+            Exception: whatever a call raised; TimeoutError.
+        """
+        return max(self._warm_up(name, timeout_s) for name in self.models)
+
+    def launch(self, slices: Sequence[Slice[Work]]) -> None:
+        """Start a batch of one model in the next free lane."""
+        name = slices[0].job.model
+        self._flight.append(self._submit(name, slices))
+
+    @property
+    def full(self) -> bool:
+        """Enough batches wait for a lane."""
+        return len(self._flight) >= 2 * self.lanes
+
+    def oldest_done(self) -> Batch | None:
+        """The oldest batch in flight if it is done; it is in flight no more."""
+        if not self._flight or not self._flight[0].sampled.done():
+            return None
+        return self._flight.popleft()
+
+    def silent_s(self) -> float:
+        """Seconds since a batch was last launched on an idle device or came to its end."""
+        if all(batch.sampled.done() for batch in self._flight):
+            return 0.0
+        with self._progress:
+            return time.monotonic() - max(self._last_done, self._flight[0].launched)
+
+    def alone(self, batch: Batch, index: int, timeout_s: float) -> Sampled:
+        """One slice of a batch that failed, by itself in the same shape.
+
+        Raises:
+            Exception: what the call raised; TimeoutError.
+        """
+        single = self._submit(batch.model.name, [batch.slices[index]])
+        return single.sampled.result(timeout_s)
+
+    def empty(self, model: LoadedModel, timeout_s: float) -> None:
+        """A call with padding alone, which fails only if the device does."""
+        self._pool.submit(partial(self._samplers[model.name], ())).result(timeout_s)
+
+    def halve(self, name: str) -> LoadedModel:
+        """Put a model in half its batch shape, or less if that does not fit either.
+
+        Raises:
+            Exception: whatever a call in a batch of one raised.
+        """
+        while True:
+            model = self.models[name].halved()
+            self.models[name] = model
+            self._samplers[name] = make_sampler(model)
+            try:
+                self._warm_up(name, None)
+                return model
+            except Exception:
+                if model.batch_size == 1:
+                    raise
+
+    def forget(self) -> None:
+        """Nobody waits for the batches in flight any more."""
+        self._flight.clear()
+
+    def close(self) -> None:
+        """End the lanes."""
+        self._pool.close(_CLOSE_S)
+
+    def _warm_up(self, name: str, timeout_s: float | None) -> float:
+        def call() -> float:
+            sampled = self._samplers[name](())
+            return sampled.noise_s + sampled.encode_s
+
+        calls = [self._pool.submit(call) for _ in range(_WARM_UP * self.lanes)]
+        return [future.result(timeout_s) for future in calls][-1]
+
+    def _submit(self, name: str, slices: Sequence[Slice[Work]]) -> Batch:
+        draws = []
+        for part in slices:
+            job = part.job.job
+            count = part.count
+            draws.append(Draw(job.image, job.plan.noise, job.seed, part.stage, part.first, count))
+        sampled = self._pool.submit(partial(self._samplers[name], draws))
+        batch = Batch(self.models[name], tuple(slices), time.monotonic(), sampled)
+        sampled.add_done_callback(self._note)
+        return batch
+
+    def _note(self, _: "Future[Sampled]") -> None:
+        with self._progress:
+            self._last_done = time.monotonic()
+        self._on_done()
