@@ -9,27 +9,10 @@ from service.certificate.certify import certify
 from service.certificate.sequential import Sequential
 from service.errors import Kind, ServiceError
 from service.fleet import Fleet
-from service.job import Job
 from service.metrics import Metrics
 from service.types import Target
+from tests.engines import WAIT, job_of, result_of
 from tests.tiny import Rotation, plan, tiny_model
-
-WAIT = 20
-
-
-def image(value=128):
-    return np.full((3, 8, 8), value, np.uint8)
-
-
-def job_of(model="tiny", value=128, seed=b"0123456789abcdef", **fields):
-    return Job(
-        model=model,
-        image=fields.pop("image", image(value)),
-        plan=fields.pop("plan", plan()),
-        seed=seed,
-        submitted=time.monotonic(),
-        **fields,
-    )
 
 
 @pytest.fixture
@@ -46,11 +29,6 @@ def make_engine():
     yield make
     for engine in engines:
         engine.stop()
-
-
-def result_of(engine, job):
-    engine.submit([job])
-    return job.future.result(WAIT)
 
 
 def test_a_job_gets_an_embedding_and_a_verdict(make_engine):
@@ -124,48 +102,6 @@ def test_noise_has_the_standard_deviation_that_is_certified():
     # about 38,000 values: the estimate is within 2 % but for a chance below 1e-6
     values = noise[np.abs(noise + 128 / 255).max((1, 2, 3)) > 0]
     assert values.std() == pytest.approx(0.25, rel=0.02)
-
-
-def test_a_job_that_cannot_be_prepared_fails_alone(make_engine):
-    engine = make_engine()
-    good = [job_of(value=v) for v in (1, 2)]
-    bad = job_of(image=np.zeros((3, 5, 5), np.uint8))
-    engine.submit([good[0], bad, good[1]])
-    with pytest.raises(ServiceError, match="could not be computed") as caught:
-        bad.future.result(WAIT)
-    assert caught.value.kind is Kind.INTERNAL
-    for job in good:
-        assert job.future.result(WAIT).verdict is not None
-    assert engine.fault is None
-
-
-def test_a_job_that_poisons_its_batch_fails_alone(make_engine):
-    encoder = Rotation()
-    encoder.fails_on = lambda pixels: bool((pixels[:, 1] > 0.99).flatten(1).all(1).any())
-    engine = make_engine(tiny_model(encoder=encoder))
-    good = [job_of(value=v) for v in (10, 20, 30)]
-    bad = job_of(plan=plan(sigma=0.0001), value=255)
-    encoder.fails_on = lambda pixels: bool((pixels[:, 1].flatten(1).amin(1) > 0.95).any())
-    engine.submit([*good[:2], bad, good[2]])
-    with pytest.raises(ServiceError, match="RuntimeError"):
-        bad.future.result(WAIT)
-    reference = [result_of(engine, job_of(value=v)) for v in (10, 20, 30)]
-    for job, alone in zip(good, reference, strict=True):
-        np.testing.assert_array_equal(job.future.result(WAIT).embedding, alone.embedding)
-
-
-def test_a_device_that_fails_whatever_it_is_given_is_lost(make_engine):
-    encoder = Rotation()
-    engine = make_engine(tiny_model(encoder=encoder))
-    encoder.fails_on = lambda pixels: True
-    jobs = [job_of(), job_of()]
-    engine.submit(jobs)
-    for job in jobs:
-        with pytest.raises(ServiceError):
-            job.future.result(WAIT)
-    engine.engines[0]._thread.join(WAIT)
-    assert engine.lost
-    assert "RuntimeError" in engine.fault
 
 
 def test_a_finished_job_gives_its_memory_back(make_engine):

@@ -22,11 +22,12 @@ class Rotation(Encoder):
         super().__init__()
         self.c = c
         self.fails_on = None
+        self.error = RuntimeError("the device refused this batch")
 
     def pooled(self, pixels):
         first = pixels[:, 0, 0, 0].double()
         if self.fails_on is not None and self.fails_on(pixels):
-            raise RuntimeError("the device refused this batch")
+            raise self.error
         zero = torch.zeros_like(first)
         angle = self.c * first
         return torch.stack([torch.cos(angle), torch.sin(angle), zero, zero], 1)
@@ -35,8 +36,8 @@ class Rotation(Encoder):
         return self.pooled(pixels)[:, None]
 
 
-def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2):
-    pipeline = Pipeline(encoder or Rotation(), HOW, torch.device("cpu"), torch.float32)
+def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2, device="cpu"):
+    pipeline = Pipeline(encoder or Rotation(), HOW, torch.device(device), torch.float32)
     return LoadedModel(
         name,
         revision_at(batch_size),

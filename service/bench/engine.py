@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -225,7 +226,7 @@ def _print(model: LoadedModel, batch: int, bare: list[float], loads: dict[str, l
     sys.stdout.write(json.dumps(summary) + "\n")
 
 
-def _row(loads: list[Load], bare: list[float]) -> dict[str, object]:
+def _row(loads: list[Load], bare: list[float]) -> dict[str, Any]:
     def median(values: Iterator[float]) -> float:
         return statistics.median(values)
 

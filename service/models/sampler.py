@@ -95,7 +95,11 @@ class HostSampler:
 
 def make_sampler(model: LoadedModel) -> Sampler:
     """The sampler for the device that a model lives on."""
-    return HostSampler(model)
+    if model.pipeline.device.type == "cpu":
+        return HostSampler(model)
+    from service.models.device_sampler import DeviceSampler
+
+    return DeviceSampler(model)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,0 +1,255 @@
+"""What happens when a picture, the memory, the device thread or a device call fails."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from service.errors import Kind, ServiceError
+from service.fleet import Fleet
+from service.metrics import Metrics
+from tests.engines import WAIT, job_of, result_of, value_of
+from tests.tiny import Rotation, plan, revision_at, tiny_model
+
+
+@pytest.fixture
+def make_fleet():
+    fleets = []
+
+    def make(*models, **options):
+        fleet = Fleet([{m.name: m for m in models}], Metrics("test"), **options)
+        fleet.start()
+        fleets.append(fleet)
+        return fleet
+
+    yield make
+    for fleet in fleets:
+        fleet.stop()
+
+
+def out_of_memory_above(encoder, rows):
+    """The encoder fits batches of so many rows from now on."""
+    encoder.fails_on = lambda pixels: len(pixels) > rows
+    encoder.error = MemoryError("out of memory")
+
+
+def metrics_of(fleet):
+    return fleet.engines[0]._metrics
+
+
+def until(condition):
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_a_job_that_cannot_be_prepared_fails_alone(make_fleet):
+    fleet = make_fleet(tiny_model())
+    good = [job_of(value=v) for v in (1, 2)]
+    bad = job_of(image=np.zeros((3, 5, 5), np.uint8))
+    fleet.submit([good[0], bad, good[1]])
+    with pytest.raises(ServiceError, match="could not be computed") as caught:
+        bad.future.result(WAIT)
+    assert caught.value.kind is Kind.INTERNAL
+    for job in good:
+        assert job.future.result(WAIT).verdict is not None
+    assert fleet.fault is None
+
+
+def test_a_job_that_poisons_its_batch_fails_alone(make_fleet):
+    encoder = Rotation()
+    encoder.fails_on = lambda pixels: bool((pixels[:, 1] > 0.99).flatten(1).all(1).any())
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    good = [job_of(value=v) for v in (10, 20, 30)]
+    bad = job_of(plan=plan(sigma=0.0001), value=255)
+    encoder.fails_on = lambda pixels: bool((pixels[:, 1].flatten(1).amin(1) > 0.95).any())
+    fleet.submit([*good[:2], bad, good[2]])
+    with pytest.raises(ServiceError, match="RuntimeError"):
+        bad.future.result(WAIT)
+    reference = [result_of(fleet, job_of(value=v)) for v in (10, 20, 30)]
+    for job, alone in zip(good, reference, strict=True):
+        np.testing.assert_array_equal(job.future.result(WAIT).embedding, alone.embedding)
+
+
+def test_a_device_that_fails_whatever_it_is_given_is_lost(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    encoder.fails_on = lambda pixels: True
+    jobs = [job_of(), job_of()]
+    fleet.submit(jobs)
+    for job in jobs:
+        with pytest.raises(ServiceError):
+            job.future.result(WAIT)
+    fleet.engines[0]._thread.join(WAIT)
+    assert fleet.lost
+    assert "RuntimeError" in fleet.fault
+
+
+def test_a_device_that_fails_is_restarted_once_and_works_again(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    broken = threading.Event()
+    encoder.fails_on = lambda pixels: broken.is_set()
+    broken.set()
+    job = job_of()
+    job.future.add_done_callback(lambda _: broken.clear())
+    fleet.submit([job])
+    with pytest.raises(ServiceError):
+        job.future.result(WAIT)
+    broken.clear()
+    until(lambda: fleet.fault is None)
+    assert result_of(fleet, job_of()).verdict is not None
+
+
+def test_a_dead_device_thread_tells_every_waiter_and_is_restarted_once(make_fleet, monkeypatch):
+    fleet = make_fleet(tiny_model())
+    engine = fleet.engines[0]
+    restart = threading.Event()
+    warm_up = engine._device.warm_up
+
+    def slowly(timeout_s):
+        assert restart.wait(WAIT)
+        return warm_up(timeout_s)
+
+    monkeypatch.setattr(engine._device, "warm_up", slowly)
+
+    def die(*_):
+        raise SystemError("the device fell off the bus")
+
+    for death in (1, 2):
+        monkeypatch.setattr(engine._scheduler, "next_batch", die)
+        jobs = [job_of(), job_of()]
+        fleet.submit(jobs)
+        for job in jobs:
+            with pytest.raises(ServiceError) as caught:
+                job.future.result(WAIT)
+            assert caught.value.kind is Kind.UNAVAILABLE
+        assert "SystemError" in fleet.fault
+        with pytest.raises(ServiceError, match="device thread died"):
+            fleet.submit([job_of()])
+        if death == 1:
+            assert not fleet.lost
+            restart.set()
+            until(lambda: fleet.fault is None)
+            assert result_of(fleet, job_of()).verdict is not None
+    until(lambda: fleet.lost)
+    assert value_of(metrics_of(fleet), "fcs_device_restarts_total") == 1
+
+
+def test_out_of_memory_halves_the_batch_and_the_jobs_start_over(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, batch_size=8, lanes=2))
+    counted = []
+    long = job_of(plan=plan(estimation=4000), progress=counted.append)
+    fleet.submit([long])
+    until(lambda: sum(counted) > 200)
+    out_of_memory_above(encoder, 3)
+    others = [job_of(value=v) for v in (1, 2, 3)]
+    fleet.submit(others)
+    results = [job.future.result(WAIT) for job in (long, *others)]
+    assert {result.model.batch_size for result in results} == {2}
+    assert {result.model.revision for result in results} == {revision_at(2)}
+    assert fleet.model("tiny").batch_size == 2
+    assert sum(counted) == long.total
+    assert min(counted) < 0
+    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 1
+    alone = result_of(make_fleet(tiny_model(batch_size=2)), job_of(plan=plan(estimation=4000)))
+    np.testing.assert_array_equal(results[0].embedding, alone.embedding)
+    assert results[0].verdict.findings.bounds == alone.verdict.findings.bounds
+
+
+def test_a_watch_sees_the_samples_of_one_attempt_only(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, batch_size=8))
+
+    class Count:
+        def __init__(self):
+            self.rows = 0
+
+        def add(self, stage, features, embedding):
+            self.rows += len(features)
+
+    made = []
+
+    def make():
+        made.append(Count())
+        return made[-1]
+
+    job = job_of(plan=plan(estimation=3000), make_watch=make)
+    fleet.submit([job])
+    until(lambda: made and made[0].rows > 100)
+    out_of_memory_above(encoder, 4)
+    watch = job.future.result(WAIT).watch
+    assert len(made) == 2
+    assert watch is made[1]
+    assert watch.rows == job.total
+
+
+def test_memory_for_not_even_one_sample_loses_the_device(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    out_of_memory_above(encoder, 0)
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError) as caught:
+        job.future.result(WAIT)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    until(lambda: fleet.lost)
+
+
+def test_a_stuck_call_is_noticed_and_work_goes_on_when_it_returns(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder), device_timeout_s=0.3)
+    stuck = threading.Event()
+    encoder.fails_on = lambda pixels: not stuck.wait(WAIT)
+    jobs = [job_of(), job_of()]
+    fleet.submit(jobs)
+    for job in jobs:
+        with pytest.raises(ServiceError, match="has not returned") as caught:
+            job.future.result(WAIT)
+        assert caught.value.kind is Kind.UNAVAILABLE
+    assert fleet.lost
+    with pytest.raises(ServiceError, match="has not returned"):
+        fleet.submit([job_of()])
+    stuck.set()
+    until(lambda: fleet.fault is None)
+    assert not fleet.lost
+    assert result_of(fleet, job_of()).verdict is not None
+
+
+def test_a_slow_device_is_not_taken_for_stuck(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder), device_timeout_s=0.5)
+    encoder.fails_on = lambda pixels: time.sleep(0.1)
+    assert result_of(fleet, job_of()).verdict is not None  # 16 batches, 0.8 s in two lanes
+    assert fleet.fault is None
+
+
+def test_stopping_does_not_wait_for_a_stuck_call():
+    encoder = Rotation()
+    fleet = Fleet([{"tiny": tiny_model(encoder=encoder)}], Metrics("test"), device_timeout_s=60)
+    fleet.start()
+    stuck = threading.Event()
+    encoder.fails_on = lambda pixels: not stuck.wait(WAIT)
+    job = job_of()
+    fleet.submit([job])
+    time.sleep(0.05)
+    began = time.monotonic()
+    fleet.stop()
+    assert time.monotonic() - began < 5
+    with pytest.raises(ServiceError, match="shutting down"):
+        job.future.result(WAIT)
+    stuck.set()
+
+
+def test_work_past_its_deadline_ends_without_its_caller(make_fleet):
+    fleet = make_fleet(tiny_model())
+    late = job_of(plan=plan(estimation=100_000), deadline=time.monotonic() + 0.2)
+    fleet.submit([late])
+    with pytest.raises(ServiceError) as caught:
+        late.future.result(WAIT)
+    assert caught.value.kind is Kind.DEADLINE
+    assert late.outstanding > 0
+    assert fleet.wait_idle(WAIT)

@@ -1,0 +1,177 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from service.errors import Kind, ServiceError
+from service.fleet import Fleet
+from service.metrics import Metrics
+from service.types import Target
+from tests.engines import WAIT, job_of, result_of
+from tests.tiny import Rotation, plan, tiny_model
+
+LARGE = {"estimation": 2000}
+
+
+@pytest.fixture
+def make_fleet():
+    fleets = []
+
+    def make(*encoders, batch_sizes=(4, 4)):
+        found = [
+            {"tiny": tiny_model(encoder=encoder, batch_size=size, lanes=1)}
+            for encoder, size in zip(encoders or (Rotation(), Rotation()), batch_sizes, strict=True)
+        ]
+        fleet = Fleet(found, Metrics("test"))
+        fleet.start()
+        fleets.append(fleet)
+        return fleet
+
+    yield make
+    for fleet in fleets:
+        fleet.stop()
+
+
+class Counting(Rotation):
+    """Counts its calls; may be held."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.free = threading.Event()
+        self.free.set()
+
+    def pooled(self, pixels):
+        assert self.free.wait(WAIT)
+        self.calls += 1
+        return super().pooled(pixels)
+
+
+def alone(job):
+    fleet = Fleet([{"tiny": tiny_model(lanes=1)}], Metrics("test"))
+    fleet.start()
+    result = result_of(fleet, job)
+    fleet.stop()
+    return result
+
+
+def test_jobs_go_where_least_work_waits(make_fleet):
+    one, two = Counting(), Counting()
+    fleet = make_fleet(one, two)
+    for engine in fleet.engines:
+        engine.rate.observe(10**6, 10**4)  # equally fast
+    one.free.clear()
+    two.free.clear()
+    jobs = [job_of(value=v, plan=plan(estimation=60)) for v in range(6)]
+    fleet.submit(jobs)
+    homes = [job.homes for job in jobs]
+    one.free.set()
+    two.free.set()
+    for job in jobs:
+        job.future.result(WAIT)
+    assert all(len(home) == 1 for home in homes)
+    assert sorted(homes.count((engine,)) for engine in fleet.engines) == [3, 3]
+
+
+def test_a_large_job_is_computed_by_all_and_joined_in_order(make_fleet):
+    one, two = Counting(), Counting()
+    fleet = make_fleet(one, two)
+    before = one.calls, two.calls
+    job = job_of(plan=plan(**LARGE))
+    shared = result_of(fleet, job)
+    assert len(job.homes) == 2
+    assert one.calls > before[0] + 20
+    assert two.calls > before[1] + 20
+    reference = alone(job_of(plan=plan(**LARGE)))
+    np.testing.assert_array_equal(shared.embedding, reference.embedding)
+    assert shared.verdict.findings.bounds == reference.verdict.findings.bounds
+    assert shared.fidelity == reference.fidelity
+
+
+def test_a_large_job_that_stops_early_stops_everywhere(make_fleet):
+    fleet = make_fleet()
+    how = {"estimation": 20_000, "target": Target(radius=0.02, bound=0.8)}
+    shared = result_of(fleet, job_of(plan=plan(**how)))
+    reference = alone(job_of(plan=plan(**how)))
+    assert shared.verdict.stopped == reference.verdict.stopped == "target"
+    assert shared.verdict.findings.samples == reference.verdict.findings.samples
+    assert shared.verdict.findings.bounds == reference.verdict.findings.bounds
+    assert fleet.wait_idle(WAIT)
+    assert fleet.pending_samples == 0
+
+
+def test_a_slow_engine_does_not_let_features_of_the_other_pile_up(make_fleet, monkeypatch):
+    monkeypatch.setattr("service.attempt._MOST_WAITING_BYTES", 0)  # the floor: 64 samples
+    one, two = Counting(), Counting()
+    fleet = make_fleet(one, two)
+    one.free.clear()
+    job = job_of(plan=plan(**LARGE))
+    fleet.submit([job])
+    time.sleep(0.3)
+    handed = job.total - job.outstanding
+    assert handed <= job.work.attempt.tallied + 64 < job.total
+    one.free.set()
+    assert job.future.result(WAIT).verdict.findings.samples == 2000
+
+
+def test_engines_of_different_functions_do_not_share_a_job(make_fleet):
+    fleet = make_fleet(batch_sizes=(4, 8))
+    job = job_of(plan=plan(**LARGE))
+    result = result_of(fleet, job)
+    assert len(job.homes) == 1
+    assert result.model.revision == job.homes[0].model("tiny").revision
+
+
+def test_a_lost_engine_leaves_the_others_at_work(make_fleet):
+    broken = Rotation()
+    fleet = make_fleet(broken, Rotation())
+    broken.fails_on = lambda pixels: True
+    jobs = [job_of(value=v) for v in range(8)]
+    fleet.submit(jobs)
+    told = []
+    for job in jobs:
+        try:
+            job.future.result(WAIT)
+        except ServiceError as error:
+            assert job.homes == (fleet.engines[0],)
+            told.append(error.kind)
+    assert told
+    fleet.engines[0]._thread.join(WAIT)
+    assert fleet.engines[0].lost
+    assert fleet.fault is None
+    assert not fleet.lost
+    for v in range(5):
+        assert result_of(fleet, job_of(value=v)).verdict is not None
+    assert fleet.model("tiny") is fleet.engines[1].model("tiny")
+
+
+def test_without_a_working_engine_nothing_is_accepted(make_fleet):
+    one, two = Rotation(), Rotation()
+    fleet = make_fleet(one, two)
+    one.fails_on = two.fails_on = lambda pixels: True
+    for _ in range(2):
+        job = job_of(plan=plan(**LARGE))
+        fleet.submit([job])
+        with pytest.raises(ServiceError):
+            job.future.result(WAIT)
+        if fleet.fault:
+            break
+    for engine in fleet.engines:
+        engine._thread.join(WAIT)
+    assert fleet.lost
+    with pytest.raises(ServiceError) as caught:
+        fleet.submit([job_of()])
+    assert caught.value.kind is Kind.UNAVAILABLE
+
+
+def test_a_shared_job_starts_over_on_the_engine_whose_batch_was_halved(make_fleet):
+    one, two = Rotation(), Rotation()
+    fleet = make_fleet(one, two)
+    one.error = MemoryError("out of memory")
+    one.fails_on = lambda pixels: len(pixels) > 2
+    job = job_of(plan=plan(**LARGE))
+    result = result_of(fleet, job)
+    assert job.homes == (fleet.engines[0],)
+    assert result.model.batch_size == 2
+    assert result.verdict.findings.samples == 2000
