@@ -11,6 +11,7 @@ transports, requests or pictures.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -272,7 +273,7 @@ class Engine:
         if batch.model.batch_size == 1:
             raise error
         model = self._device.halve(name)
-        self._metrics.batch_halvings.inc()
+        self._metrics.batch_halvings.inc(math.log2(batch.model.batch_size // model.batch_size))
         _log.warning(
             "out of memory: %s runs in batches of %d from now on, and its jobs start over",
             name,

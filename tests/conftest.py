@@ -47,10 +47,10 @@ class Server:
         return channel, fcs_pb2_grpc.FcsStub(channel)
 
 
-def start_server(*options, environment=None, wait=True):
+def start_server(*options, environment=None, module="service"):
     """Start `fcs serve` on free ports and wait until it says that it is ready."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "service", "serve", "--port", "0", "--grpc-port", "0", *options],
+        [sys.executable, "-m", module, "serve", "--port", "0", "--grpc-port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
