@@ -245,7 +245,10 @@ class Core:
         plan = admission.plan(request, model.sigmas, self.settings)
         limit = admission.timeout_s(request, self.settings)
         pictures = len(request.images)
-        memory = pictures * statistics_bytes(plan, model.pipeline.dimensions)
+        height, width = model.preprocessing.size
+        # What a picture's samples hold, and x itself, which the device holds too.
+        held = statistics_bytes(plan, model.pipeline.dimensions) + 3 * height * width
+        memory = pictures * held
         deadline = arrived + limit
         with self._reservations.request(_total(plan, pictures), pictures, memory, deadline):
             async with _within(limit):

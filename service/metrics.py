@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.errors import Kind
 from service.types import Stage, Stopped
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -116,6 +117,8 @@ class Metrics:
             self.samples.labels(stage=stage.name.lower())
         for phase in PHASES:
             self.phase_seconds.labels(phase=phase)
+        for kind in Kind:
+            self.rejections.labels(reason=kind.value)
         for reason in get_args(Stopped):
             self.early_stops.labels(reason=reason)
         for shift in SHIFTS:

@@ -180,7 +180,7 @@ def test_a_dead_device_thread_is_told_to_all_and_restarted(server, fault, traffi
     answers = traffic()
     lost = [answer for answer in answers if answer.code != "200"]
     assert {answer.code for answer in lost} <= {"503", "UNAVAILABLE"}
-    assert 1 <= len(lost)
+    assert len(lost) >= 1
     all_correct([answer for answer in answers if answer.code == "200"], expected)
     all_correct(references(server), expected)
     with server.client() as http:
