@@ -63,7 +63,7 @@ class Engine:
         self._models = models
         self._metrics = metrics
         self._capacities = {name: model.capacity for name, model in models.items()}
-        self._scheduler: Scheduler[Job] = Scheduler()
+        self._scheduler: Scheduler[Job] = Scheduler(self._capacities)
         self._jobs: set[Job] = set()
         self._wake = threading.Condition()
         self._stopping = False
@@ -168,7 +168,7 @@ class Engine:
         """Wait for work and make its noise; None when stopping."""
         while True:
             with self._wake:
-                while not (slices := self._scheduler.next_batch(self._capacities)):
+                while not (slices := self._scheduler.next_batch(time.monotonic())):
                     if self._stopping:
                         return None
                     self._wake.wait()

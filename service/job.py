@@ -1,5 +1,6 @@
 """One picture's Monte-Carlo work: what to draw, how far it is, and who waits for it."""
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ class Job:
         image: x, uint8 [3, H, W].
         seed: secret, drawn after everything else here was fixed.
         submitted: monotonic seconds.
+        deadline: monotonic seconds after which it gets no more samples.
         future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
         progress: called on the device thread with the number of samples just tallied.
         watch: shown every feature on the device thread, once it is tallied.
@@ -67,6 +69,7 @@ class Job:
     seed: bytes
     dimensions: int
     submitted: float
+    deadline: float = math.inf
     progress: Progress | None = None
     watch: Watch | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
