@@ -154,7 +154,7 @@ def test_out_of_memory_halves_the_batch_and_the_jobs_start_over(make_fleet):
     assert fleet.model("tiny").batch_size == 2
     assert sum(counted) == long.total
     assert min(counted) < 0
-    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 1
+    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 2
     alone = result_of(make_fleet(tiny_model(batch_size=2)), job_of(plan=plan(estimation=4000)))
     np.testing.assert_array_equal(results[0].embedding, alone.embedding)
     assert results[0].verdict.findings.bounds == alone.verdict.findings.bounds
