@@ -30,6 +30,7 @@ from service.errors import (
     shown,
     unavailable,
 )
+from service.following import Following, Listener
 from service.job import Job, Progress, Watch
 from service.metrics import Metrics
 from service.models.catalogue import load_models
@@ -157,6 +158,7 @@ class Core:
                 "pending_samples": s.max_pending_samples,
                 "pending_pictures": s.max_pending_pictures,
                 "pending_bytes": s.max_pending_bytes,
+                "stream_requests": s.max_stream_requests,
             },
             defaults=Defaults(
                 sigma=sigma,
@@ -180,17 +182,24 @@ class Core:
         _, model = self._admit(request)
         return _total(admission.plan(request, model.sigmas, self.settings), len(request.images))
 
-    async def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
+    async def embed(
+        self,
+        request: EmbedRequest,
+        progress: Progress | None = None,
+        listener: Listener | None = None,
+    ) -> EmbedResult:
         """Embed and certify every picture of a request, or fail as a whole.
 
         Args:
             request: from a transport.
             progress: called from a worker thread with the number of samples just computed.
+            listener: told on the event loop that the request was accepted, and then of each
+                checkpoint; never after the answer.
 
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        return await self._embed(request, progress, [None] * len(request.images))
+        return await self._embed(request, progress, [None] * len(request.images), listener)
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The certified label of every picture of a request, or fail as a whole.
@@ -230,7 +239,11 @@ class Core:
         return ClassifyResult(result.model, result.revision, tuple(data), timing)
 
     async def _embed(
-        self, request: EmbedRequest, progress: Progress | None, watches: Sequence[Watch | None]
+        self,
+        request: EmbedRequest,
+        progress: Progress | None,
+        watches: Sequence[Watch | None],
+        listener: Listener | None = None,
     ) -> EmbedResult:
         arrived = time.monotonic()
         engine, model = self._admit(request)
@@ -241,7 +254,10 @@ class Core:
         deadline = arrived + limit
         with self._reservations.request(_total(plan, pictures), pictures, memory, deadline):
             async with _within(limit):
-                return await self._run(engine, model, request, plan, arrived, progress, watches)
+                following = None if listener is None else Following(plan, listener)
+                return await self._run(
+                    engine, model, request, plan, arrived, progress, watches, following
+                )
 
     async def _run(
         self,
@@ -252,6 +268,7 @@ class Core:
         arrived: float,
         progress: Progress | None,
         watches: Sequence[Watch | None],
+        following: Following | None,
     ) -> EmbedResult:
         with self._reservations.decoding(_total(plan, len(request.images))):
             images = await self._decode(model, request.images)
@@ -264,15 +281,23 @@ class Core:
                 seed=_seed(request, i),
                 dimensions=model.pipeline.dimensions,
                 submitted=time.monotonic(),
-                progress=progress,
+                progress=progress if following is None else following.on_progress(i, progress),
                 watch=watches[i],
+                on_look=None if following is None else following.on_look(i),
             )
             for i, image in enumerate(images)
         ]
+        if following is not None:
+            for i, job in enumerate(jobs):
+                job.future.add_done_callback(following.on_finish(i))
         try:
             engine.submit(jobs)
+            if following is not None:
+                following.accepted()
             results = await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
         finally:
+            if following is not None:
+                following.close()
             for job in jobs:
                 job.future.cancel()  # a no-op for those already answered
         if plan.certify:

@@ -12,7 +12,7 @@ from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Sequential, Verdict
 from service.certificate.tally import Tally
-from service.types import SamplingPlan, Stage
+from service.types import Look, SamplingPlan, Stage
 
 Progress = Callable[[int], None]
 
@@ -59,6 +59,7 @@ class Job:
         future: resolved once, with a `JobResult` or a `ServiceError`; cancelling abandons the job.
         progress: called on the device thread with the number of samples just tallied.
         watch: shown every feature on the device thread, once it is tallied.
+        on_look: told on the statistics thread what is certified after a look that decided nothing.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Job:
     submitted: float
     progress: Progress | None = None
     watch: Watch | None = None
+    on_look: Callable[[Look], None] | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0

@@ -67,8 +67,10 @@ class Statistics:
         try:
             verdict = job.sequential.look(mark)
             if verdict is None:
+                self._go_on(job)  # first: the device need not wait for what a listener is told
+                if job.on_look is not None:
+                    job.on_look(job.sequential.so_far(mark))
                 job.statistics_s += time.monotonic() - began
-                self._go_on(job)
                 return
             fidelity = job.tally.fidelity
             self._observe(verdict)

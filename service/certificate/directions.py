@@ -14,6 +14,8 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.optimize import minimize_scalar
 
+from service.certificate.evidence import Gram
+
 Floats = NDArray[np.float64]
 
 _STEPS = 32  # of the recursion; more cost time and gain nothing
@@ -55,6 +57,12 @@ def worst_direction(gram: Floats, quadratic: Floats, linear: Floats) -> float:
             bound = tau + (square + float(right @ solution)) / (4 * tau)
             return bound * (1 + 1e-8) + _ROUNDING
     return float(trace + math.sqrt(square))
+
+
+def top_upper(gram: Gram) -> float:
+    """Upper bound of the largest eigenvalue of Σ h_i h_iᵀ, rounded up."""
+    samples = len(gram.matrix)
+    return worst_direction(gram.matrix, np.ones(samples), np.zeros(samples))
 
 
 def top_eigenvalue(gram: Floats) -> float:
