@@ -82,6 +82,7 @@ def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
     norm = float(np.linalg.norm(start))
     basis = np.empty((min(_STEPS, size), size))
     diagonal, beside = [], []
+    rounding = 1e-12 * float(np.trace(matrix)) + 1e-300
     vector = start / norm
     for k in range(len(basis)):
         basis[k] = vector
@@ -90,7 +91,7 @@ def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
         image -= basis[: k + 1].T @ (basis[: k + 1] @ image)
         image -= basis[: k + 1].T @ (basis[: k + 1] @ image)
         length = float(np.linalg.norm(image))
-        if length < 1e-12 * diagonal[0] + 1e-300:
+        if length < rounding:
             break
         beside.append(length)
         vector = image / length
