@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     max_pending_bytes: int = Field(1024 * MIB, ge=1, description="host memory of tallies; 429")
     max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="of all bodies; over it: 429")
     body_timeout_ms: int = Field(30_000, ge=1, description="longest wait for a request's body")
+    keep_alive_ms: int = Field(15_000, ge=1, description="longest silence of POST /embed/stream")
+    max_stream_requests: int = Field(
+        16, ge=1, description="of one gRPC stream, in work at a time; the next is not read before"
+    )
     drain_ms: int = Field(30_000, ge=0, description="longest wait for accepted work at the end")
 
     default_sigma: float | None = Field(None, description="None: 0.25 if the model has it")

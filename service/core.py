@@ -31,6 +31,7 @@ from service.errors import (
     unavailable,
 )
 from service.fleet import Fleet
+from service.following import Following, Listener
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.catalogue import load_models
@@ -160,6 +161,7 @@ class Core:
                 "pending_samples": s.max_pending_samples,
                 "pending_pictures": s.max_pending_pictures,
                 "pending_bytes": s.max_pending_bytes,
+                "stream_requests": s.max_stream_requests,
             },
             defaults=Defaults(
                 sigma=sigma,
@@ -183,17 +185,24 @@ class Core:
         _, model = self._admit(request)
         return _total(admission.plan(request, model.sigmas, self.settings), len(request.images))
 
-    async def embed(self, request: EmbedRequest, progress: Progress | None = None) -> EmbedResult:
+    async def embed(
+        self,
+        request: EmbedRequest,
+        progress: Progress | None = None,
+        listener: Listener | None = None,
+    ) -> EmbedResult:
         """Embed and certify every picture of a request, or fail as a whole.
 
         Args:
             request: from a transport.
             progress: called from a worker thread with the number of samples just computed.
+            listener: told on the event loop that the request was accepted, and then of each
+                checkpoint; never after the answer.
 
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        result, _ = await self._embed(request, progress, None)
+        result, _ = await self._embed(request, progress, None, listener)
         return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
@@ -238,6 +247,7 @@ class Core:
         request: EmbedRequest,
         progress: Progress | None,
         make_watch: Callable[[], Watch] | None,
+        listener: Listener | None = None,
     ) -> tuple[EmbedResult, list[Watch | None]]:
         """The answer, and for each picture what was shown its features."""
         arrived = time.monotonic()
@@ -254,6 +264,7 @@ class Core:
             async with _within(limit):
                 with self._reservations.decoding(_total(plan, pictures)):
                     images = await self._decode(model, request.images)
+                following = None if listener is None else Following(plan, listener)
                 # Image, counts and threshold rule are fixed now; only here is the noise drawn.
                 jobs = [
                     Job(
@@ -263,26 +274,42 @@ class Core:
                         seed=_seed(request, i),
                         submitted=time.monotonic(),
                         deadline=deadline,
-                        progress=progress,
+                        progress=progress
+                        if following is None
+                        else following.on_progress(i, progress),
                         make_watch=make_watch,
+                        on_look=None if following is None else following.on_look(i),
                     )
                     for i, image in enumerate(images)
                 ]
-                results = await self._sample(fleet, jobs)
+                try:
+                    results = await self._sample(fleet, jobs, following)
+                finally:
+                    if following is not None:
+                        following.close()
                 answer = await self._answer(request, jobs, results, arrived)
                 return answer, [result.watch for result in results]
 
-    async def _sample(self, fleet: Fleet, jobs: list[Job]) -> list[JobResult]:
+    async def _sample(
+        self, fleet: Fleet, jobs: list[Job], following: Following | None
+    ) -> list[JobResult]:
         """The results of all jobs, from one revision of the model."""
+        if following is not None:
+            for i, job in enumerate(jobs):
+                job.future.add_done_callback(following.on_finish(i))
         try:
             fleet.submit(jobs)
+            if following is not None:
+                following.accepted()
             results = await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
         finally:
             for job in jobs:
                 job.future.cancel()  # a no-op for those already answered
         if len({result.model.revision for result in results}) > 1:
             # A batch shape was halved in between: the answer names one revision, so all run again.
-            return await self._sample(fleet, [job.again() for job in jobs])
+            if following is not None:
+                following.start_over()
+            return await self._sample(fleet, [job.again() for job in jobs], following)
         return list(results)
 
     async def _answer(

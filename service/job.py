@@ -13,7 +13,7 @@ from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
 from service.models.store import LoadedModel
-from service.types import SamplingPlan, Stage
+from service.types import Look, SamplingPlan, Stage
 
 Progress = Callable[[int], None]
 
@@ -64,6 +64,7 @@ class Job:
         progress: called on a device thread with the number of samples just tallied, negative when
             they have to be computed again.
         make_watch: makes what is shown every feature on a device thread, once it is tallied.
+        on_look: told on the statistics thread what is certified after a look that decided nothing.
         homes: the engines that hand out its samples.
     """
 
@@ -75,6 +76,7 @@ class Job:
     deadline: float = float("inf")
     progress: Progress | None = None
     make_watch: Callable[[], Watch] | None = None
+    on_look: Callable[[Look], None] | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0

@@ -67,9 +67,12 @@ class Statistics:
         try:
             verdict = work.attempt.sequential.look(mark)
             if verdict is None:
-                self._spent(work, began)
+                # First: the device need not wait for what a listener is told.
                 work.attempt.continue_past_look()
                 work.job.resume()
+                if work.job.on_look is not None:
+                    work.job.on_look(work.attempt.sequential.so_far(mark))
+                self._spent(work, began)
                 return
             fidelity = work.attempt.tally.fidelity
             self._observe(verdict)

@@ -6,6 +6,7 @@ statements beside it, each at an alpha of its own.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,7 +102,7 @@ def certify(
     gains = (1 + evidence.reference_cosines) / 2
     score = Score(estimate=float(gains.mean()), lower=betting_lower(gains, alpha))
 
-    angles = _falling_angles(cone, {radius: radius / sigma for radius in radii})
+    angles = _falling_angles(cone.angle, {radius: radius / sigma for radius in radii})
     proved: tuple[float, Method] = (math.pi, "none")
     if reached is not None:
         proved = (math.acos(reached.bound), "directional")
@@ -127,11 +128,35 @@ def certify(
     return Findings(cone, bounds, CertifiedRadius(RADIUS_THRESHOLD, largest), score, n, by_shift)
 
 
-def _falling_angles(cone: Cone, shifts: dict[float, float]) -> dict[float, tuple[float, Method]]:
+def bounds_so_far(
+    evidence: Evidence, sigma: float, radii: tuple[float, ...], alpha: float
+) -> dict[float, float]:
+    """The bounds of `certify` at a look that goes on, from the closed forms alone.
+
+    Args:
+        evidence: of this look.
+        sigma: noise level, RGB in [0, 1].
+        radii: l2 attack sizes in the same unit, each >= 0.
+        alpha: what events A, B, C have at this look.
+
+    Returns:
+        bound by radius, in the order of `radii`; -1 where nothing is certified.
+    """
+    cone = cone_of(evidence, alpha)
+    angles = _falling_angles(cone.plain_angle, {radius: radius / sigma for radius in radii})
+    return {
+        radius: -1.0 if angles[radius][1] == "none" else math.cos(angles[radius][0])
+        for radius in radii
+    }
+
+
+def _falling_angles(
+    angle_at: Callable[[float], tuple[float, Method]], shifts: dict[float, float]
+) -> dict[float, tuple[float, Method]]:
     """The angle at each radius; what holds at a larger one holds at every smaller one."""
     found: dict[float, tuple[float, Method]] = {}
     best: tuple[float, Method] = (math.pi, "none")
     for radius in sorted(shifts, reverse=True):
-        best = min(best, cone.angle(shifts[radius]), key=lambda pair: pair[0])
+        best = min(best, angle_at(shifts[radius]), key=lambda pair: pair[0])
         found[radius] = best
     return found

@@ -14,6 +14,8 @@ from scipy.linalg import eigh_tridiagonal
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.optimize import minimize_scalar
 
+from service.certificate.evidence import Gram
+
 Floats = NDArray[np.float64]
 
 _STEPS = 32  # of the recursion; more cost time and gain nothing
@@ -57,6 +59,12 @@ def worst_direction(gram: Floats, quadratic: Floats, linear: Floats) -> float:
     return float(trace + math.sqrt(square))
 
 
+def top_upper(gram: Gram) -> float:
+    """Upper bound of the largest eigenvalue of Σ h_i h_iᵀ, rounded up."""
+    samples = len(gram.matrix)
+    return worst_direction(gram.matrix, np.ones(samples), np.zeros(samples))
+
+
 def top_eigenvalue(gram: Floats) -> float:
     """An estimate of the largest eigenvalue, good enough to plan with; never too large."""
     if float(np.trace(gram)) <= 0:
@@ -74,6 +82,7 @@ def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
     norm = float(np.linalg.norm(start))
     basis = np.empty((min(_STEPS, size), size))
     diagonal, beside = [], []
+    rounding = 1e-12 * float(np.trace(matrix)) + 1e-300
     vector = start / norm
     for k in range(len(basis)):
         basis[k] = vector
@@ -82,7 +91,7 @@ def _lanczos(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
         image -= basis[: k + 1].T @ (basis[: k + 1] @ image)
         image -= basis[: k + 1].T @ (basis[: k + 1] @ image)
         length = float(np.linalg.norm(image))
-        if length < 1e-12 * diagonal[0] + 1e-300:
+        if length < rounding:
             break
         beside.append(length)
         vector = image / length

@@ -41,6 +41,13 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Gram:
+    """Inner products <h_i, h_j> of the samples of one block, [n, n]."""
+
+    matrix: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """All that the certificate needs to know of the samples.
 
@@ -50,8 +57,8 @@ class Evidence:
         projections: s_i = <u, f_i> of the estimation sample, [n], in [-1, 1].
         reference_cosines: <f(x), f_i> of the estimation sample, [n].
         mean_norm: norm of the mean of h_i.
-        spectrum: all h_i, [n, d], while no block was full; else the mean over blocks of each
-            block's largest eigenvalue, which is never below that of the whole sample.
+        spectrum: all h_i, [n, d], or their inner products, while no block was full; else the mean
+            over blocks of each block's largest eigenvalue, never below that of the whole sample.
         selection: n0.
     """
 
@@ -60,5 +67,5 @@ class Evidence:
     projections: Floats
     reference_cosines: Floats
     mean_norm: float
-    spectrum: "Floats | float"
+    spectrum: "Floats | Gram | float"
     selection: int

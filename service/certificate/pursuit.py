@@ -14,7 +14,7 @@ from scipy.special import ndtr, ndtri
 
 from service.certificate.choice import choose
 from service.certificate.directions import top_eigenvalue, worst_direction
-from service.certificate.evidence import Selection
+from service.certificate.evidence import Gram, Selection
 from service.certificate.ratio import LARGEST_SHIFT, likelihood_ratio
 from service.certificate.wager import Wager
 
@@ -69,6 +69,11 @@ class Pursuit:
     def reached(self) -> bool:
         """The target is certified."""
         return self.log_capital >= self._goal
+
+    @property
+    def gram(self) -> Gram:
+        """Of the open block's samples."""
+        return Gram(self._gram)
 
     def extend(self, orthogonal: Floats, projections: Floats) -> None:
         """Take the samples since the last call.

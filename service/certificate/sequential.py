@@ -8,11 +8,11 @@ events A, B, C might be reported, so that every bound of the answer holds wherev
 from dataclasses import dataclass
 
 from service.certificate.blocks import Block, block_rows, orthogonal_parts
-from service.certificate.certify import Findings, certify
+from service.certificate.certify import Findings, bounds_so_far, certify
 from service.certificate.evidence import Mark
 from service.certificate.pursuit import Pursuit
 from service.certificate.tally import Tally, tally_bytes
-from service.types import SamplingPlan, Stopped
+from service.types import BoundSoFar, Look, SamplingPlan, Stopped
 
 PURSUIT_SHARE = 0.8  # of alpha: measured, docs/log.md
 
@@ -51,6 +51,7 @@ class Sequential:
         self._tally = tally
         self._alpha = 1 - plan.confidence
         self._pursuit: Pursuit | None = None
+        self._best: dict[float, float] = {}
 
     def pass_block(self, block: Block) -> None:
         """A block is full: the pursuit takes its samples and lets its rows go."""
@@ -79,6 +80,32 @@ class Sequential:
             return self._verdict(mark, "infeasible")
         return None
 
+    def so_far(self, mark: Mark) -> Look:
+        """What is certified already, after a `look` at this mark went on; call it at once.
+
+        Each look has its share of alpha whether or not sampling stops there, so the bounds of all
+        of them, and the final ones, hold together: the best so far costs nothing.
+
+        Raises:
+            RuntimeError: the plan has no target, and so no share for any look but the last.
+        """
+        plan, target, pursuit = self._plan, self._plan.target, self._pursuit
+        if target is None or pursuit is None:
+            raise RuntimeError("without a target all of alpha belongs to the last look")
+        evidence = self._tally.evidence(mark, pursuit.gram)
+        radii = (*plan.radii, target.radius)
+        found = bounds_so_far(evidence, plan.noise.sigma, radii, self._cone_alpha)
+        self._best = {r: max(bound, self._best.get(r, -1.0)) for r, bound in found.items()}
+        bounds = tuple(BoundSoFar(radius, self._best[radius]) for radius in plan.radii)
+        return Look(mark.samples, bounds, self._best[target.radius] >= target.bound)
+
+    @property
+    def _cone_alpha(self) -> float:
+        """What events A, B and C have at each look."""
+        if self._plan.target is None:
+            return self._alpha
+        return self._alpha * ((1 - PURSUIT_SHARE) / len(self._plan.checkpoints))
+
     def _started(self) -> Pursuit | None:
         """The pursuit of the plan's target, made when its first samples are there."""
         target = self._plan.target
@@ -93,15 +120,12 @@ class Sequential:
 
     def _verdict(self, mark: Mark, stopped: Stopped) -> Verdict:
         plan, evidence = self._plan, self._tally.evidence(mark)
-        cone_alpha = self._alpha
-        if plan.target is not None:
-            cone_alpha *= (1 - PURSUIT_SHARE) / len(plan.checkpoints)
         findings = certify(
             evidence,
             plan.noise.sigma,
             plan.radii,
             self._alpha,
-            cone_alpha=cone_alpha,
+            cone_alpha=self._cone_alpha,
             reached=plan.target if stopped == "target" else None,
         )
         if plan.target is not None:

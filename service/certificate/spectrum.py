@@ -7,6 +7,7 @@ factorisation, so that it is never too small.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from scipy.linalg.lapack import dpotrf
 from scipy.optimize import brentq
 from scipy.sparse.linalg import ArpackError, eigsh
 
+from service.certificate.evidence import Gram
 from service.certificate.intervals import kl_upper
 
 Floats = NDArray[np.float64]
@@ -27,41 +29,77 @@ _LANCZOS_FROM = 200  # below, a dense eigenvalue is faster
 _ROUNDING = 1e-11
 
 
-def second_moment_upper(sample: "Floats | float", samples: int, alpha: float) -> float:
+def second_moment_upper(sample: "Floats | Gram | float", samples: int, alpha: float) -> float:
     """lambda+: above the true lambda except with probability alpha.
 
     Args:
-        sample: all h_i, [n, d]; or, when they did not fit in one block, the mean over blocks of
-            the largest eigenvalue, which is never below that of the whole.
+        sample: all h_i, [n, d], or their inner products; or, when they did not fit in one block,
+            the mean over blocks of the largest eigenvalue, which is never below that of the whole.
         samples: n.
         alpha: level of event B.
     """
     log_inverse = math.log(1 / alpha)
     if isinstance(sample, float):
         return kl_upper(min(sample, 1.0), log_inverse / samples)
-    return _betting_upper(sample, log_inverse)
+    if isinstance(sample, Gram):
+        return _betting_upper(_Wide(sample.matrix), log_inverse)
+    wide = len(sample) <= sample.shape[1]
+    form = _Wide(_symmetric(dsyrk(1.0, sample))) if wide else _Narrow(sample)
+    return _betting_upper(form, log_inverse)
 
 
-def _betting_upper(h: Floats, log_inverse: float) -> float:
-    n = len(h)
-    radii = np.minimum(np.einsum("ij,ij->i", h, h), 1.0)
-    gram = _symmetric(dsyrk(1.0, h if n <= h.shape[1] else h.T))
-    wide = n <= h.shape[1]
+@dataclass(frozen=True, slots=True)
+class _Wide:
+    """Weighted sums of h_i h_i^T through the n x n Gram matrix."""
+
+    gram: Floats
+
+    def radii(self) -> Floats:
+        return np.asarray(np.diag(self.gram))
+
+    def weighted(self, prices: Floats) -> Floats:
+        """A matrix with the eigenvalues of sum c_i h_i h_i^T."""
+        root = np.sqrt(prices)
+        return np.asarray(self.gram * root * root[:, None])
+
+    def squares(self, prices: Floats, vector: Floats) -> Floats:
+        """<w, h_i>² of the unit w that goes with an eigenvector of `weighted`."""
+        shares = np.sqrt(prices) * vector
+        along = self.gram @ shares
+        return np.asarray(along**2 / max(float(shares @ along), 1e-300))
+
+
+@dataclass(frozen=True, slots=True)
+class _Narrow:
+    """The same through the d x d matrix itself."""
+
+    h: Floats
+
+    def radii(self) -> Floats:
+        return np.asarray(np.einsum("ij,ij->i", self.h, self.h))
+
+    def weighted(self, prices: Floats) -> Floats:
+        return _symmetric(dsyrk(1.0, (self.h * np.sqrt(prices)[:, None]).T))
+
+    def squares(self, prices: Floats, vector: Floats) -> Floats:
+        return np.asarray((self.h @ vector) ** 2)
+
+
+def _betting_upper(sample: "_Wide | _Narrow", log_inverse: float) -> float:
+    radii = np.minimum(sample.radii(), 1.0)
+    n = len(radii)
     start: Floats | None = None
     found = _LARGEST
     for _ in range(2):  # the top direction hardly depends on lambda: two rounds settle it
-        matrix = _weighted(gram, h, _prices(found, radii), wide)
-        start = _top_vector(matrix, start)
-        root_prices = np.sqrt(_prices(found, radii))
-        direction = h.T @ (root_prices * start) if wide else start
-        squares = (h @ (direction / max(float(np.linalg.norm(direction)), 1e-300))) ** 2
+        prices = _prices(found, radii)
+        start = _top_vector(sample.weighted(prices), start)
+        squares = sample.squares(prices, start)
         found = _smallest_rejected(radii, squares, log_inverse)
     for step in range(14):
         candidate = found * (1 + 1e-4 * 2.0**step)
         if candidate >= _LARGEST:
             break
-        prices = _prices(candidate, radii)
-        matrix = _weighted(gram, h, prices, wide)
+        matrix = sample.weighted(_prices(candidate, radii))
         limit = n * math.log1p(_stake(candidate) * candidate) - log_inverse
         if _is_below(matrix, limit):
             return candidate
@@ -93,14 +131,6 @@ def _smallest_rejected(radii: Floats, squares: Floats, log_inverse: float) -> fl
     if wealth(_SMALLEST) >= 0:
         return _SMALLEST
     return float(brentq(wealth, _SMALLEST, _LARGEST, xtol=1e-12, rtol=1e-6))
-
-
-def _weighted(gram: Floats, h: Floats, prices: Floats, wide: bool) -> Floats:
-    """A matrix with the eigenvalues of sum c_i h_i h_i^T: the smaller of two forms."""
-    if wide:
-        root = np.sqrt(prices)
-        return np.asarray(gram * root * root[:, None])
-    return _symmetric(dsyrk(1.0, (h * np.sqrt(prices)[:, None]).T))
 
 
 def _symmetric(upper: Floats) -> Floats:

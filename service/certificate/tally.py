@@ -16,7 +16,8 @@ from service.certificate.blocks import (
     orthogonal_parts,
     unit_rows,
 )
-from service.certificate.evidence import Evidence, Mark, Selection
+from service.certificate.directions import top_upper
+from service.certificate.evidence import Evidence, Gram, Mark, Selection
 from service.certificate.thresholds import projections_on_others, thresholds
 from service.types import Stage
 
@@ -119,15 +120,22 @@ class Tally:
         orthogonal = orthogonal_parts(kept, self._u)
         return Selection(projections_on_others(self._sum, rows), orthogonal, self._selection)
 
-    def evidence(self, mark: Mark) -> Evidence:
-        """The reduction at a checkpoint; its partly filled block is measured here."""
+    def evidence(self, mark: Mark, gram: Gram | None = None) -> Evidence:
+        """The reduction at a checkpoint; its partly filled block is measured here.
+
+        Args:
+            mark: of this tally.
+            gram: of the partly filled block, where somebody has it already: much of the work.
+        """
         if self._reference is None or len(self._peaks) < mark.full_blocks:
             raise RuntimeError("evidence needs the clean feature and every full block's eigenvalue")
         n = mark.samples
         if mark.full_blocks == 0:
-            spectrum: Floats | float = orthogonal_parts(mark.rows, self._u)
+            spectrum: Floats | Gram | float = gram or orthogonal_parts(mark.rows, self._u)
         else:
-            rest = measure(Block(mark.rows, self._u)) if len(mark.rows) else 0.0
+            rest = 0.0
+            if len(mark.rows):
+                rest = top_upper(gram) if gram else measure(Block(mark.rows, self._u))
             spectrum = (sum(self._peaks[: mark.full_blocks]) + rest) / n
         return Evidence(
             embedding=self.embedding,

@@ -9,7 +9,7 @@ from service import __version__
 from service.core import Core
 from service.metrics import Metrics
 from service.rest import errors
-from service.rest.errors import CLIENT_CLOSED
+from service.rest.errors import CLIENT_CLOSED, ENDED
 from service.rest.routes import router
 
 
@@ -27,7 +27,10 @@ def create_app(core: Core) -> FastAPI:
 
 
 class _Counted:
-    """`fcs_requests_total` and `fcs_request_seconds`, labelled by route template and status."""
+    """`fcs_requests_total` and `fcs_request_seconds`, labelled by route template and status.
+
+    A stream has the status of how it ended.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -53,5 +56,5 @@ class _Counted:
             raise
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route=route, code=str(status)).inc()
+            self._metrics.requests.labels(route=route, code=str(scope.get(ENDED, status))).inc()
             self._metrics.request_seconds.labels(route=route).observe(time.monotonic() - began)

@@ -25,25 +25,29 @@ STATUS = {
     Kind.UNAVAILABLE: 503,
     Kind.INTERNAL: 500,
 }
+# Where a response that began with 200 and then went wrong leaves the status it deserves.
+ENDED = "fcs.ended"
 CLIENT_CLOSED = 499  # nobody reads it; it is what the request counter shows
 _KIND = {status: kind for kind, status in STATUS.items()}
 
 
-def error_response(error: ServiceError) -> Response:
-    """`{"error": {"type", "message", "param", "code"}}` with its status."""
-    status = STATUS[error.kind]
-    body = {
-        "error": {
-            "type": error.kind.value,
-            "message": error.message,
-            "param": error.param,
-            "code": status,
-        }
+def error_body(error: ServiceError) -> bytes:
+    """`{"error": {"type", "message", "param", "code"}}`, one line of JSON."""
+    fields = {
+        "type": error.kind.value,
+        "message": error.message,
+        "param": error.param,
+        "code": STATUS[error.kind],
     }
+    return orjson.dumps({"error": fields})
+
+
+def error_response(error: ServiceError) -> Response:
+    """The error's body with its status."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    return Response(orjson.dumps(body), status, headers, "application/json")
+    return Response(error_body(error), STATUS[error.kind], headers, "application/json")
 
 
 def install(app: FastAPI, metrics: Metrics) -> None:

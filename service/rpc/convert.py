@@ -8,7 +8,8 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from service import types
-from service.errors import invalid
+from service.errors import ServiceError, invalid
+from service.rpc.errors import MAX_MESSAGE, STATUS
 from service.rpc.generated import fcs_pb2 as pb
 
 M = TypeVar("M", bound=Message)
@@ -128,6 +129,37 @@ def embed_response(result: types.EmbedResult) -> pb.EmbedResponse:
         revision=result.revision,
         data=[_embedding(i, item) for i, item in enumerate(result.data)],
         timing=_timing(result.timing),
+    )
+
+
+def stream_event(event: types.Checkpoint | types.Drawn) -> pb.EmbedStreamResponse:
+    """News of one picture; the id is left to the caller."""
+    samples = pb.Samples(selection=event.selection, estimation=event.estimation)
+    if isinstance(event, types.Drawn):
+        planned = pb.Samples(selection=event.planned_selection, estimation=event.planned_estimation)
+        return pb.EmbedStreamResponse(
+            drawn=pb.Drawn(index=event.index, samples=samples, planned=planned)
+        )
+    return pb.EmbedStreamResponse(
+        checkpoint=pb.Checkpoint(
+            index=event.index,
+            samples=samples,
+            bounds=[pb.BoundSoFar(radius=b.radius, bound=b.bound) for b in event.bounds],
+            target=_target_message(event.target),
+            reached=event.reached,
+            stopped=event.stopped,
+        )
+    )
+
+
+def stream_error(error: ServiceError) -> pb.StreamError:
+    """What a request of a stream gets where a call of its own would have been aborted."""
+    retry_after_ms = None if error.retry_after_s is None else round(1000 * error.retry_after_s)
+    return pb.StreamError(
+        code=STATUS[error.kind].value[0],
+        message=error.message[:MAX_MESSAGE],
+        param=error.param,
+        retry_after_ms=retry_after_ms,
     )
 
 

@@ -7,6 +7,7 @@ from grpc.aio import ServicerContext
 
 from service.errors import Kind, ServiceError
 
+MAX_MESSAGE = 2000  # characters: a status travels in a header
 STATUS = {
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Kind.MEDIA_TYPE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -27,5 +28,5 @@ async def abort(context: "ServicerContext[Any, Any]", error: ServiceError) -> No
         trailers.append(("fcs-param", error.param))
     if error.retry_after_s is not None:
         trailers.append(("retry-after-ms", str(round(1000 * error.retry_after_s))))
-    await context.abort(STATUS[error.kind], error.message[:2000], tuple(trailers))
+    await context.abort(STATUS[error.kind], error.message[:MAX_MESSAGE], tuple(trailers))
     raise AssertionError("abort always raises")

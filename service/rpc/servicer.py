@@ -3,23 +3,22 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
-from grpc.aio import ServicerContext
 
 from service import types
 from service.core import Core
-from service.errors import Kind, ServiceError, too_large
+from service.errors import Kind, ServiceError
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
+from service.rpc.shared import CANCELLED, Context, check_size, count
+from service.rpc.stream import RequestStream
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-Context = ServicerContext[Any, Any]
-_CANCELLED = "CANCELLED"
 
 
 class FcsServicer:
@@ -32,13 +31,17 @@ class FcsServicer:
         """Robust embeddings with certificates."""
 
         async def work() -> pb.EmbedResponse:
-            self._check_size(message)
+            check_size(message, self._core.settings)
             request = convert.parse(pb.EmbedRequest, message)
             remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
             result = await self._core.embed(convert.embed_request(request, remaining, most))
             return await asyncio.to_thread(convert.embed_response, result)
 
         return await self._answered("Embed", context, work)
+
+    async def embed_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """Many requests over one call, answered as they finish."""
+        await RequestStream(self._core, requests, context).run()
 
     async def classify(self, message: bytes, context: Context) -> pb.ClassifyResponse:
         """Labels and nearest neighbours with certified radii."""
@@ -49,7 +52,7 @@ class FcsServicer:
             return convert.classify_request(request, remaining, most)
 
         async def work() -> pb.ClassifyResponse:
-            self._check_size(message)
+            check_size(message, self._core.settings)
             request = await asyncio.to_thread(parsed)  # thousands of references
             return convert.classify_response(await self._core.classify(request))
 
@@ -64,14 +67,9 @@ class FcsServicer:
 
         return await self._answered("Info", context, work)
 
-    def _check_size(self, message: bytes) -> None:
-        most = self._core.settings.max_body_bytes
-        if len(message) > most:
-            raise too_large(f"the message has {len(message)} bytes; at most {most} are accepted")
-
     async def _answered(self, method: str, context: Context, work: Callable[[], Awaitable[T]]) -> T:
         """Run a method with its errors mapped and its request counted."""
-        began, code = time.monotonic(), _CANCELLED
+        began, code = time.monotonic(), CANCELLED
         route = f"/fcs.v1.Fcs/{method}"
         try:
             answer = await work()
@@ -86,9 +84,7 @@ class FcsServicer:
             code = STATUS[Kind.INTERNAL].name
             await abort(context, ServiceError(Kind.INTERNAL, "unexpected failure; see the log"))
         finally:
-            self._core.metrics.requests.labels(route=route, code=code).inc()
-            seconds = time.monotonic() - began
-            self._core.metrics.request_seconds.labels(route=route).observe(seconds)
+            count(self._core.metrics, route, code, began)
 
 
 def handlers(servicer: FcsServicer) -> grpc.GenericRpcHandler:
@@ -101,6 +97,9 @@ def handlers(servicer: FcsServicer) -> grpc.GenericRpcHandler:
 
     methods = {
         "Embed": unary(servicer.embed),
+        "EmbedStream": grpc.stream_stream_rpc_method_handler(
+            servicer.embed_stream, response_serializer=lambda response: response.SerializeToString()
+        ),
         "Classify": unary(servicer.classify),
         "Info": unary(servicer.info),
     }

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.certificate.directions import top_eigenvalue, worst_direction
+from service.certificate.directions import top_eigenvalue, top_upper, worst_direction
+from service.certificate.evidence import Gram
 
 
 def exact(h, quadratic, linear):
@@ -56,3 +57,14 @@ def test_top_eigenvalue_is_an_estimate_from_below():
     truth = np.linalg.eigvalsh(gram)[-1]
     assert 0.95 * truth <= top_eigenvalue(gram) <= truth * (1 + 1e-9)
     assert top_eigenvalue(np.zeros((2, 2))) == 0
+
+
+def test_a_start_across_the_one_direction_there_is_does_no_harm():
+    """Rounding may make what the first step finds along it negative."""
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(3, 20))
+        h = rng.random() * rng.permuted([1.0, -1.0] * n)
+        gram = np.outer(h, h)
+        assert 0 <= top_eigenvalue(gram) + 1e-12 <= h @ h + 1e-9
+        assert h @ h - 1e-9 <= top_upper(Gram(gram)) <= 2.1 * (h @ h)

@@ -39,6 +39,11 @@ class FcsStub:
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.EmbedStream = channel.stream_stream(
+                '/fcs.v1.Fcs/EmbedStream',
+                request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamResponse.FromString,
+                _registered_method=True)
         self.Classify = channel.unary_unary(
                 '/fcs.v1.Fcs/Classify',
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.SerializeToString,
@@ -57,6 +62,17 @@ class FcsServicer:
     def Embed(self, request, context):
         """Robust embeddings of pictures, each with its certificate.
         Deadlines are honoured; cancelling stops the work.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedStream(self, request_iterator, context):
+        """Many such requests over one call, answered as they finish, in any order; a request that fails
+        does not end the stream. A bounded number is in work at a time (Info: limits
+        "stream_requests"): the next is read when one was answered. After the client half-closes, the
+        rest is answered and the call ends. Its deadline bounds everything; cancelling it, or losing
+        the connection, stops the work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +100,11 @@ def add_FcsServicer_to_server(servicer, server):
                     servicer.Embed,
                     request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.FromString,
                     response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.SerializeToString,
+            ),
+            'EmbedStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedStream,
+                    request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamResponse.SerializeToString,
             ),
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
@@ -123,6 +144,33 @@ class Fcs:
             '/fcs.v1.Fcs/Embed',
             service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedRequest.SerializeToString,
             service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fcs.v1.Fcs/EmbedStream',
+            service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamRequest.SerializeToString,
+            service_dot_rpc_dot_generated_dot_fcs__pb2.EmbedStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
