@@ -326,6 +326,14 @@ def test_a_resized_model_has_batches_of_the_new_size():
     assert size(scheduler.next_batch(0)) == 3
 
 
+def test_ready_counts_what_may_be_handed_out_up_to_a_batch():
+    gone, other = FakeJob(9, abandoned=True), FakeJob(3, model="other")
+    scheduler = scheduler_of(FakeJob(100, released=5), gone, other)
+    assert (scheduler.ready("m"), scheduler.ready("other")) == (5, 3)
+    scheduler.add(FakeJob(100))
+    assert scheduler.ready("m") == 16
+
+
 JOBS = st.builds(
     dict,
     total=st.integers(1, 300),

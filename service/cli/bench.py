@@ -85,3 +85,37 @@ def figures(
     from service.config import load_settings
 
     run(load_settings(model=model), pictures, folder)
+
+
+@app.command("simulate")
+def simulate(
+    devices: Annotated[list[int] | None, typer.Option(min=1, max=1024, help="Repeat.")] = None,
+    requests: Annotated[int, typer.Option(min=1)] = 100_000,
+    load: Annotated[float, typer.Option(min=0.001, max=10, help="Share of the capacity.")] = 0.8,
+    launch_ms: Annotated[float, typer.Option(min=0, help="A batch, beside its samples.")] = 2.0,
+    sample_ms: Annotated[float, typer.Option(min=0.0001, help="See `fcs bench shapes`.")] = 0.3,
+    batch: Annotated[int, typer.Option(min=1, help="Samples of every batch.")] = 256,
+    prepare_ms: Annotated[float, typer.Option(min=0, help="From taking a batch.")] = 10.0,
+    look_ms: Annotated[float, typer.Option(min=0, help="One look at a checkpoint.")] = 4.0,
+    depth: Annotated[int, typer.Option(min=1, help="Batches taken and not computed.")] = 2,
+    late: Annotated[bool, typer.Option(help="Take each batch just in time.")] = False,
+    ahead: Annotated[bool, typer.Option(help="Draw past checkpoints, not padding.")] = False,
+    linger_ms: Annotated[float, typer.Option(min=0, help="Idle wait for a full batch.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Latency, fill and fairness of the scheduler in front of 1, 8 and 64 simulated devices."""
+    from service.bench.simulate import run
+    from service.bench.simulation import DeviceModel
+
+    model = DeviceModel(
+        launch_s=launch_ms / 1000,
+        sample_s=sample_ms / 1000,
+        batch=batch,
+        prepare_s=prepare_ms / 1000,
+        depth=depth,
+        look_s=look_ms / 1000,
+        late=late,
+        linger_s=linger_ms / 1000,
+        ahead=ahead,
+    )
+    run(model, devices or [1, 8, 64], requests, load, seed)

@@ -89,6 +89,17 @@ class ModelQueue(Generic[J]):
         """The highest that waits; after `settle` found work."""
         return -next(iter(self._tiers))[0]
 
+    @property
+    def ready(self) -> int:
+        """Samples that may be handed out now, counted up to the capacity."""
+        found = 0
+        for job in self._turns:
+            if found >= self.capacity:
+                break
+            if not job.abandoned:
+                found += job.remaining
+        return min(found, self.capacity)
+
     def fill(self, batch: int) -> list[Slice[J]]:
         """Slices of batch number `batch`; after `settle` found work."""
         slices: Slices[J] = Slices()

@@ -85,6 +85,10 @@ class Scheduler(Generic[J]):
         queue.waiting_since = self._batches
         return queue.fill(self._batches)
 
+    def ready(self, model: str) -> int:
+        """Samples of a model that may be handed out now, counted up to its capacity."""
+        return self._queues[model].ready
+
     def _queue(self, job: J) -> ModelQueue[J]:
         """Where a job is about to wait; its deadline is watched from now on."""
         queue = self._queues[job.model]
