@@ -75,6 +75,43 @@ def newcomer(
     run(pictures or (), neighbours, samples, repeats, server or ())
 
 
+def peers(
+    pictures: Annotated[list[Path], typer.Argument(help="Photos.", exists=True, dir_okay=False)],
+    peer: Annotated[
+        list[str] | None, typer.Option(help="plain, litserve, mosec or ray; repeat. Default: all.")
+    ] = None,
+    clients: Annotated[
+        list[int] | None, typer.Option(min=1, help="Repeat. Default: 4 and 8.")
+    ] = None,
+    requests: Annotated[int, typer.Option(min=1, help="Of each cell of each round.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Visits of each server.")] = 3,
+    selection_samples: Annotated[int, typer.Option(min=1)] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Ceiling of the estimation sample.")] = 1000,
+    bound: Annotated[float, typer.Option(min=0.01, max=0.999, help="To certify.")] = 0.9,
+    shift: Annotated[float, typer.Option(min=0, max=4, help="epsilon/sigma.")] = 0.5,
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+) -> None:
+    """The same certified target served by FastAPI, LitServe, mosec and Ray Serve; what gains."""
+    _need_httpx()
+    from service.bench.peers.contenders import PEERS
+    from service.bench.peers.contest import Contest
+    from service.bench.peers.run import run
+    from service.config import load_settings
+
+    contest = Contest(
+        pictures=tuple(pictures),
+        peers=tuple(peer or PEERS),
+        clients=tuple(clients or (4, 8)),
+        requests=requests,
+        rounds=rounds,
+        selection=selection_samples,
+        ceiling=samples,
+        bound=bound,
+        shift=shift,
+    )
+    run(contest, load_settings(model=model))
+
+
 def _need_httpx() -> None:
     """It is a tool of development, not a dependency of the service."""
     if importlib.util.find_spec("httpx") is None:
