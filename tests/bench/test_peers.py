@@ -11,13 +11,17 @@ import pytest
 
 from service.bench.load.pictures import load_pictures
 from service.bench.peers.contenders import FCS, Answer, parse_answer
+from service.bench.peers.contest import Contest
 from service.bench.peers.pilot import SHARE, best_rows, fixed_samples
+from service.bench.peers.run import run
 from service.bench.peers.sampler import Arrangement, Sampler, fixed_bound, published_bound
 from service.bench.peers.split import Key, gains, row
 from service.bench.peers.traffic import Cell, Served
-from service.bench.sampling import Features
+from service.bench.sampling import Features, evidence_of
+from service.certificate.certify import certify
 from service.certificate.stopping import checkpoints
 from service.config import load_settings
+from service.errors import ConfigurationError
 from tests.models import tiny_folders
 from tests.photos import locate
 
@@ -101,20 +105,38 @@ def test_a_batch_of_requests_is_answered_request_by_request(tiny, monkeypatch):
 
 
 def test_the_fixed_number_is_the_smallest_that_certifies_the_share_of_the_pictures():
-    pictures = [drawn(0.4, seed) for seed in range(18)] + [drawn(0.9, 50), drawn(3.0, 51)]
+    """Bounds that grow as 1 - needed / n, the need of a picture being its first value."""
+    needs = [*range(1, 19), 25, 70]
+    pictures = [
+        Features(np.full((1, 1), need, np.float32), np.ones((5, 1)), np.ones((1000, 1)))
+        for need in needs
+    ]
+
+    def bound(features):
+        return 1 - float(features.clean[0, 0]) / len(features.estimation)
+
+    found = fixed_samples(pictures, bound, 0.9, 1000)
+    # Nineteen of twenty need 250 samples at most; the first checkpoint not below it is 256.
+    assert (found.samples, found.share) == (256, SHARE)
+    assert 224 in checkpoints(1000)
+
+
+def test_the_fixed_number_of_samples_is_enough_for_the_bound_that_peers_report():
+    pictures = [drawn(spread, seed=7) for spread in (0.3, 0.6)]
 
     def bound(features):
         return fixed_bound(features, SIGMA, RADIUS, ALPHA)
 
-    def share(count):
+    found = fixed_samples(pictures, bound, 0.8, 200)
+    assert 48 < found.samples < 200
+    before = max(count for count in checkpoints(200) if count < found.samples)
+    reached = {}
+    for count in (before, found.samples):
         cut = [Features(p.clean, p.selection, p.estimation[:count]) for p in pictures]
-        return np.mean([bound(features) >= 0.85 for features in cut])
-
-    found = fixed_samples(pictures, bound, 0.85, 400)
-    assert found.share == share(found.samples) == SHARE  # nineteen of twenty
-    smaller = [count for count in checkpoints(400) if count < found.samples]
-    assert smaller
-    assert all(share(count) < SHARE for count in smaller)
+        whole = [certify(evidence_of(f), SIGMA, (RADIUS,), ALPHA).bounds[0].bound for f in cut]
+        assert whole == pytest.approx([bound(features) for features in cut])
+        reached[count] = min(whole) >= 0.8
+    assert reached == {before: False, found.samples: True}
 
 
 def test_a_target_out_of_reach_is_served_at_the_ceiling_and_said_to_be_missed():
@@ -182,13 +204,7 @@ def test_answers_of_service_and_peers_are_read_alike():
     assert parse_answer("ray", b'{"bound": 0.5, "samples": 9}') == Answer(0.5, 9)
 
 
-def test_an_unknown_peer_is_refused(tiny):
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "bench", "peers", locate("coffee.png"), "--peer", "tpu"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert ended.returncode == 2
-    assert "no peer 'tpu'; there are plain, litserve, mosec, ray" in ended.stderr
+def test_an_unknown_peer_is_refused():
+    contest = Contest((locate("coffee.png"),), ("tpu",), (2,), 1, 1, 10, 60, 0.9, 0.5)
+    with pytest.raises(ConfigurationError, match="no peer 'tpu'; there are plain, litserve"):
+        run(contest, load_settings())

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from service.bench.sampling import Features, evidence_of
 from service.certificate.bounds import paper_bound
-from service.certificate.certify import certify
+from service.certificate.certify import certify, cone_of
 from service.certificate.intervals import betting_lower
 from service.config import load_settings
 from service.models.noise import SEED_BYTES, add_noise
@@ -141,8 +141,9 @@ class Sampler:
 
 
 def fixed_bound(features: Features, sigma: float, radius: float, alpha: float) -> float:
-    """This project's bound from all estimation samples, looked at once."""
-    return certify(evidence_of(features), sigma, (radius,), alpha).bounds[0].bound
+    """This project's bound from all estimation samples, looked at once with all of alpha."""
+    bound, _ = cone_of(evidence_of(features), alpha).bound(radius / sigma)
+    return bound
 
 
 def published_bound(features: Features, sigma: float, radius: float, alpha: float) -> float:
@@ -153,13 +154,16 @@ def published_bound(features: Features, sigma: float, radius: float, alpha: floa
 
 
 def _answer(ask: Ask, features: Features) -> dict[str, Any]:
-    if ask.way == "fixed":
-        bound, averaged = fixed_bound, features.selection
+    alpha = 1 - ask.confidence
+    if ask.way == "fixed":  # the whole certificate, as fcs-serve makes it
+        findings = certify(evidence_of(features), ask.sigma, (ask.radius,), alpha)
+        bound, averaged = findings.bounds[0].bound, features.selection
     else:
-        bound, averaged = published_bound, features.estimation
+        bound = published_bound(features, ask.sigma, ask.radius, alpha)
+        averaged = features.estimation
     mean = averaged.mean(0)
     return {
         "embedding": (mean / max(float(np.linalg.norm(mean)), 1e-12)).tolist(),
-        "bound": bound(features, ask.sigma, ask.radius, 1 - ask.confidence),
+        "bound": bound,
         "samples": len(features.selection) + len(features.estimation),
     }

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -25,15 +26,19 @@ def show(
     """Print rows, split, pilot and arrangements, then one JSON line."""
     console = Console()
     title = f"{contest.bound:g} at {contest.shift:g} sigma; {len(contest.pictures)} pictures"
-    table = Table("server", "way", "clients", "req/s", "samples", "p50 ms", "p95 ms", "certified",
-                  "bound", title=title)  # fmt: skip
+    table = Table(
+        "server", "way", "clients", "req/s", "samples", "p50", "p95 ms", "certified", "bound",
+        title=title, box=SIMPLE,
+    )  # fmt: skip
     for one in rows:
         bound = "-" if one.median_bound <= -1 else f"{one.median_bound:.3f}"
         figures = (f"{one.requests_per_s:.2f}", f"{one.samples_per_request:.0f}")
         times = (f"{one.p50_ms:.0f}", f"{one.p95_ms:.0f}", f"{100 * one.certified:.0f} %")
         table.add_row(one.name, one.way, str(one.clients), *figures, *times, bound)
     console.print(table)
-    parts = Table("over", "clients", "total", "early stopping", "batching", "bounds", "runtime")
+    parts = Table(
+        "over", "clients", "total", "early stopping", "batching", "bounds", "runtime", box=SIMPLE
+    )
     for gain in split:
         factors = (gain.total, gain.early_stopping, gain.batching, gain.bounds, gain.runtime)
         parts.add_row(gain.peer, str(gain.clients), *(f"{factor:.2f}" for factor in factors))
