@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench bench-targets figures prove proto lock clean
+.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures prove proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench bench-targets figures prove proto lock clean"
+	@echo "also: setup lint types format bench bench-targets bench-peers figures prove proto lock clean"
 
 setup: $(STAMP)
 
@@ -49,6 +49,18 @@ bench-targets: setup
 	$(BIN)/fcs bench bounds build/photos/*
 	$(BIN)/fcs bench targets build/photos/*
 
+# Other servers, in an environment of their own: what they need never meets what we ship.
+PEERS := .venv-peers
+$(PEERS)/.installed: requirements-peers.lock pyproject.toml
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on --requirement requirements-peers.lock
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+bench-peers: setup $(PEERS)/.installed
+	$(BIN)/python -m tests.photos build/photos --all
+	$(PEERS)/bin/fcs bench peers build/photos/* $(ARGS)
+
 figures: setup
 	$(BIN)/fcs bench figures build/pictures/*.png
 
@@ -68,13 +80,15 @@ proto: setup
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		service/rpc/generated/fcs.proto
 
-# requirements.lock is what a server needs, requirements-dev.lock that and the tools of development.
+# requirements.lock is what a server needs, requirements-dev.lock that and the tools of development,
+# requirements-peers.lock a server and those it is compared with; what they share has one version.
 COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 lock: setup
 	$(COMPILE) --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
-	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements.lock requirements-dev.lock
+	$(COMPILE) --extra peers --constraint requirements-dev.lock --output-file requirements-peers.lock pyproject.toml
+	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements*.lock
 
 clean:
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -17,12 +17,9 @@ from rich.progress import track
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from service.bench.sampling import Features, sample
-from service.certificate.blocks import measure
+from service.bench.sampling import evidence_of, sample
 from service.certificate.bounds import paper_bound
 from service.certificate.certify import certify
-from service.certificate.evidence import Evidence, Mark
-from service.certificate.tally import Tally
 from service.config import Settings
 from service.models.lanes import Lanes
 from service.models.store import load_model
@@ -52,7 +49,7 @@ def run(
     found: dict[float, list[tuple[float, float, float, float]]] = {shift: [] for shift in _SHIFTS}
     seconds = []
     for path in track(pictures, "certifying", console=Console(stderr=True)):
-        evidence = _evidence(sample(model, lanes, path, settings, sigma, selection, samples))
+        evidence = evidence_of(sample(model, lanes, path, settings, sigma, selection, samples))
         began = time.perf_counter()
         findings = certify(evidence, sigma, tuple(sigma * s for s in _SHIFTS), alpha)
         seconds.append(time.perf_counter() - began)
@@ -67,15 +64,6 @@ def run(
         for shift, values in found.items()
     ]
     _print(rows, len(pictures), sigma, samples, statistics.median(seconds))
-
-
-def _evidence(features: Features) -> Evidence:
-    tally = Tally(features.clean.shape[1], len(features.selection), len(features.estimation))
-    for event in features.fill(tally):
-        if isinstance(event, Mark):
-            return tally.evidence(event)
-        tally.absorb(measure(event))
-    raise RuntimeError("the last sample of a tally is a checkpoint")
 
 
 def _print(rows: list[Row], pictures: int, sigma: float, samples: int, seconds: float) -> None:

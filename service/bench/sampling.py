@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from service.certificate.blocks import Block
-from service.certificate.evidence import Mark
+from service.certificate.blocks import Block, measure
+from service.certificate.evidence import Evidence, Mark
 from service.certificate.tally import Tally
 from service.config import Settings
 from service.models.features import served_features
@@ -36,6 +36,16 @@ class Features:
         tally.add(Stage.SELECT, self.selection)
         for start in range(0, len(self.estimation), _CHUNK):
             yield from tally.add(Stage.ESTIMATE, self.estimation[start : start + _CHUNK])
+
+
+def evidence_of(features: Features) -> Evidence:
+    """The evidence of all of them, in one look at the end."""
+    tally = Tally(features.clean.shape[1], len(features.selection), len(features.estimation))
+    for event in features.fill(tally):
+        if isinstance(event, Mark):
+            return tally.evidence(event)
+        tally.absorb(measure(event))
+    raise RuntimeError("the last sample of a tally is a checkpoint")
 
 
 def sample(

@@ -5,7 +5,12 @@ from typing import Annotated
 
 import typer
 
+from service.cli import bench_serving
+
 app = typer.Typer(help="Benchmarks: a table, then one JSON line.", no_args_is_help=True)
+app.command("load")(bench_serving.load)
+app.command("newcomer")(bench_serving.newcomer)
+app.command("peers")(bench_serving.peers)
 
 
 @app.callback()
