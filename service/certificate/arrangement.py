@@ -11,11 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.certificate.dual import Floats, JointProblem, circle_peak
-
-Indices = NDArray[np.intp]
 
 _STEPS = 12  # of Newton's, at one angle; fewer while the angle still moves
 _FIRST_STEPS = 3
@@ -87,6 +84,12 @@ class Arrangement:
                 break
         return theta, kappa, nu
 
+    def least(self, theta: float) -> float:
+        """The least D at `theta`, nearly."""
+        kappa, nu = self._guess(theta)
+        least = max(_LEAST_KAPPA, _LEAST_SHARE * kappa)
+        return self._minimise(kappa, nu, theta, least, _STEPS)[2].value
+
     def _guess(self, theta: float) -> tuple[float, float]:
         """Exact where no y meets the edge of the disk."""
         problem, cosine = self._problem, math.cos(theta)
@@ -129,7 +132,7 @@ class Arrangement:
         give[:held] = (y[:held] == best) / (2 * kappa)
         lift = self._ratio[held:] * sine
         y[held:], height, _ = circle_peak(pull[held:], lift, kappa)
-        give[held:] = 1 / (lift / height**3 + 2 * kappa)
+        give[held:] = 1 / (lift / (height * height * height) + 2 * kappa)
         weighted = self._mass * y
         by_kappa = problem.second_moment - float(weighted @ y)
         by_nu = problem.mean + problem.ratio.tail - float(weighted.sum())
@@ -168,10 +171,11 @@ def _newton(at: _Point, kappa: float, nu: float, least: float) -> tuple[float, f
 
 def by_ratio(problem: JointProblem) -> Arrangement:
     """High s where Λ is small: the worst law's arrangement, but for the smallest Λ."""
-    nodes = problem.ratio.nodes
-    order = np.broadcast_to(np.arange(len(nodes)), (len(problem.thresholds), len(nodes)))
-    masses, _ = _fill(problem, order)
-    return Arrangement(problem, masses)
+    weights = problem.ratio.weights
+    filled = np.cumsum(weights)
+    above = np.minimum(filled, _wanted(problem)[:, None])
+    above[:, 1:] -= above[:, :-1].copy()
+    return Arrangement(problem, _by_level(np.vstack([weights, above])))
 
 
 def by_payoff(
@@ -180,27 +184,29 @@ def by_payoff(
     """The worst law's arrangement at these multipliers, and the rewards η that go with it."""
     payoffs = problem.payoffs(kappa, nu, theta)
     loss = payoffs[:-1] - payoffs[1:]
-    masses, last = _fill(problem, np.argsort(loss, axis=1, kind="stable"))
-    rewards = np.maximum(loss[np.arange(len(last)), last], 0.0)
-    return Arrangement(problem, masses), rewards
+    above = np.empty_like(payoffs)
+    above[0] = problem.ratio.weights
+    rewards = np.empty(len(loss))
+    orders = np.argsort(loss, axis=1, kind="stable")
+    # Level k takes p_k of what level k - 1 has, where that costs the law least.
+    for k, (order, wanted) in enumerate(zip(orders, _wanted(problem), strict=True)):
+        filled = np.cumsum(above[k][order])
+        last = order[min(int(np.searchsorted(filled, wanted)), len(order) - 1)]
+        rewards[k] = max(loss[k, last], 0.0)
+        np.minimum(filled, wanted, out=filled)
+        filled[1:] -= filled[:-1].copy()
+        above[k + 1][order] = filled
+    return Arrangement(problem, _by_level(above)), rewards
 
 
-def _fill(problem: JointProblem, order: Indices) -> tuple[Floats, Indices]:
-    """Masses [1 + K, J] when level k takes p_k of what level k - 1 has, in the order of its row.
+def _wanted(problem: JointProblem) -> Floats:
+    """Masses p_k up to the last node; that of `tail` lies beyond it and is counted for all."""
+    ratio = problem.ratio
+    return np.clip(problem.survival - ratio.tail, 0.0, float(ratio.weights.sum()))
 
-    Beside them the last node that each level took from, [K].
-    """
-    weights = problem.ratio.weights
-    # A mass of `tail` lies beyond the last node; D counts it for every level.
-    wanted = np.clip(problem.survival - problem.ratio.tail, 0.0, float(weights.sum()))
-    above = np.empty((1 + len(order), len(weights)))
-    above[0] = weights
-    last = np.empty(len(order), dtype=np.intp)
-    for k, row in enumerate(order):
-        filled = np.cumsum(above[k][row])
-        last[k] = row[min(int(np.searchsorted(filled, wanted[k])), len(row) - 1)]
-        above[k + 1][row] = np.diff(np.minimum(filled, wanted[k]), prepend=0.0)
-    masses = above.copy()
-    masses[:-1] -= above[1:]
-    masses[masses < _NO_MASS] = 0.0
-    return masses, last
+
+def _by_level(above: Floats) -> Floats:
+    """From masses at or above each level, in place."""
+    above[:-1] -= above[1:]
+    above[above < _NO_MASS] = 0.0
+    return above

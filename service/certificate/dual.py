@@ -83,11 +83,13 @@ def circle_peak(pull: Floats, lift: Floats, kappa: float) -> tuple[Floats, Float
     size = np.abs(pull)
     t = np.maximum(size / (lift + 2 * kappa), (size - 2 * kappa) / lift)
     for _ in range(_STEPS):
-        height = 1 / np.sqrt(1 + t * t)
-        slope = size - (lift + 2 * kappa * height) * t
-        steep = lift + 2 * kappa * height**3
-        bend = 3 * kappa * t * height**5
-        t += slope * steep / (steep * steep - bend * slope)
+        square = 1 / (1 + t * t)
+        pressed = 2 * kappa * np.sqrt(square)
+        slope = size - (lift + pressed) * t
+        pressed *= square
+        steep = lift + pressed
+        pressed *= square
+        t += slope * steep / (steep * steep - 1.5 * t * pressed * slope)
     height = 1 / np.sqrt(1 + t * t)
     slope = np.abs(size - (lift + 2 * kappa * height) * t)
     return np.copysign(t * height, pull), height, slope

@@ -39,17 +39,9 @@ def joint_angle(
         shift: r.
         start: an angle below pi/2 that holds already, or pi.
     """
-    kept = thresholds >= 0
-    if shift > LARGEST_SHIFT or not kept.any():
+    problem = _problem(thresholds, survival, second_moment, mean, shift)
+    if problem is None:
         return math.pi
-    falling = np.maximum.accumulate(survival[::-1])[::-1]
-    problem = JointProblem(
-        thresholds[kept],
-        falling[kept],
-        max(second_moment, 1e-12),
-        mean,
-        likelihood_ratio(shift),
-    )
     theta, best = min(start, math.pi / 2 - _NEAREST), math.pi
     arrangement = by_ratio(problem)
     for _ in range(_ARRANGEMENTS):
@@ -61,6 +53,34 @@ def joint_angle(
         if best - theta < _LOOSE:
             break
     return best
+
+
+def joint_slack(
+    thresholds: Floats,
+    survival: Floats,
+    second_moment: float,
+    mean: float,
+    shift: float,
+    angle: float,
+) -> float:
+    """How far D stays below zero at `angle`, at best: nothing is proved, and cheap.
+
+    Where it is negative, `joint_angle` is above `angle`. Arguments as there; `angle` below pi/2.
+    """
+    problem = _problem(thresholds, survival, second_moment, mean, shift)
+    return -math.inf if problem is None else -by_ratio(problem).least(angle)
+
+
+def _problem(
+    thresholds: Floats, survival: Floats, second_moment: float, mean: float, shift: float
+) -> JointProblem | None:
+    """None where this argument says nothing."""
+    kept = thresholds >= 0
+    if shift > LARGEST_SHIFT or not kept.any():
+        return None
+    falling = np.maximum.accumulate(survival[::-1])[::-1]
+    ratio = likelihood_ratio(shift)
+    return JointProblem(thresholds[kept], falling[kept], max(second_moment, 1e-12), mean, ratio)
 
 
 def _verified(problem: JointProblem, x: Multipliers, theta: float) -> float:

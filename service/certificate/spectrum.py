@@ -11,7 +11,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotrf
 from scipy.optimize import brentq
 from scipy.sparse.linalg import ArpackError, eigsh
@@ -23,6 +22,7 @@ Floats = NDArray[np.float64]
 # Share of the largest stake at which no outcome ruins the capital; 0.97 needed fewest samples.
 _STAKE = 0.97
 _SMALLEST, _LARGEST = 1e-9, 0.999
+_USUAL_SHARE = 0.3  # of lambda in the mean of ‖h‖²
 _LANCZOS_FROM = 200  # below, a dense eigenvalue is faster
 _ROUNDING = 1e-11
 
@@ -45,17 +45,15 @@ def second_moment_upper(sample: "Floats | float", samples: int, alpha: float) ->
 def _betting_upper(h: Floats, log_inverse: float) -> float:
     n = len(h)
     radii = np.minimum(np.einsum("ij,ij->i", h, h), 1.0)
-    gram = _symmetric(dsyrk(1.0, h if n <= h.shape[1] else h.T))
     wide = n <= h.shape[1]
-    start: Floats | None = None
-    found = _LARGEST
-    for _ in range(2):  # the top direction hardly depends on lambda: two rounds settle it
-        matrix = _weighted(gram, h, _prices(found, radii), wide)
-        start = _top_vector(matrix, start)
-        root_prices = np.sqrt(_prices(found, radii))
-        direction = h.T @ (root_prices * start) if wide else start
-        squares = (h @ (direction / max(float(np.linalg.norm(direction)), 1e-300))) ** 2
-        found = _smallest_rejected(radii, squares, log_inverse)
+    gram = h @ h.T if wide else h.T @ h
+    # The top direction hardly depends on the lambda that it is sought for.
+    guess = min(max(_USUAL_SHARE * float(radii.mean()), _SMALLEST), _LARGEST)
+    prices = _prices(guess, radii)
+    top = _top_vector(_weighted(gram, h, prices, wide))
+    direction = h.T @ (np.sqrt(prices) * top) if wide else top
+    squares = (h @ (direction / max(float(np.linalg.norm(direction)), 1e-300))) ** 2
+    found = _smallest_rejected(radii, squares, log_inverse)
     for step in range(14):
         candidate = found * (1 + 1e-4 * 2.0**step)
         if candidate >= _LARGEST:
@@ -100,20 +98,16 @@ def _weighted(gram: Floats, h: Floats, prices: Floats, wide: bool) -> Floats:
     if wide:
         root = np.sqrt(prices)
         return np.asarray(gram * root * root[:, None])
-    return _symmetric(dsyrk(1.0, (h * np.sqrt(prices)[:, None]).T))
+    rows = h * np.sqrt(prices)[:, None]
+    return np.asarray(rows.T @ rows)
 
 
-def _symmetric(upper: Floats) -> Floats:
-    return np.asarray(np.triu(upper) + np.triu(upper, 1).T)
-
-
-def _top_vector(matrix: Floats, start: Floats | None) -> Floats:
+def _top_vector(matrix: Floats) -> Floats:
     """An estimate, good enough to search with."""
     size = len(matrix)
     if size >= _LANCZOS_FROM:
         try:
-            first = np.ones(size) if start is None else start
-            _, vectors = eigsh(matrix, k=1, v0=first, tol=1e-3, maxiter=50)
+            _, vectors = eigsh(matrix, k=1, v0=np.ones(size), tol=1e-3, maxiter=50)
             return np.asarray(vectors[:, 0])
         except ArpackError:
             pass
