@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from service.certificate.joint import joint_angle
+from service.certificate.joint import joint_angle, joint_slack
+from service.certificate.ratio import LARGEST_SHIFT
 from service.types import Method
 
 Floats = NDArray[np.float64]
@@ -209,11 +210,24 @@ class Cone:
         def sharp(shift: float) -> float:
             return angle - self.angle(shift)[0]
 
+        def slack(shift: float) -> float:
+            return joint_slack(
+                self.thresholds, self.survival, self.second_moment, self.mean, shift, angle
+            )
+
         if plain(0.0) < 0 and sharp(0.0) < 0:
             return 0.0
-        low = _last(plain, 0.0, _LARGEST_SHIFT, 1e-6) if plain(0.0) >= 0 else 0.0
-        # The joint problem reaches further, but a solution costs: half a per cent will do.
-        return _last_by_secants(sharp, low, low + 1.0, 5e-3 * (low + 0.2))
+        low = _last(plain, 0.0, _LARGEST_SHIFT, 1e-5) if plain(0.0) >= 0 else 0.0
+        # The joint problem reaches further, and its slack foretells how far; then it is solved.
+        near, far, width = low, low, 1e-3 * (low + 0.2)
+        while far < LARGEST_SHIFT and slack(far) >= 0:
+            near, far = far, min(1.2 * far + 0.1, LARGEST_SHIFT)
+        if far == low:
+            return low
+        far = _last_by_secants(slack, near, far, width)
+        if sharp(far) >= 0:
+            return far
+        return _last_by_secants(sharp, low, far, 5 * width)
 
 
 def _last(room: Callable[[float], float], low: float, high: float, width: float) -> float:

@@ -1,94 +1,24 @@
 """The joint problem: one worst case for both parts of F(x') instead of one for each.
 
-The law of (s, y), y = <w, h> for a unit w orthogonal to u, is constrained by events A, B and C; a
-shift reweights it by the likelihood ratio Λ = exp(rz - r²/2). An angle θ holds when no such law can
-push y·cosθ - s·sinθ above zero, which by duality follows from *any* multipliers (κ, ν, η) >= 0 with
-D(θ) < 0 (docs/certificate.md, "The joint problem"). Multipliers come from a smoothed minimisation;
-the final value of D is evaluated with every rounding on the safe side.
+Multipliers are sought by Newton's method in two of them, for one arrangement of the law after
+another; what is returned was proved by the exact dual (docs/certificate.md, "The joint problem").
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from service.certificate.ratio import LARGEST_SHIFT, Ratio, likelihood_ratio
+from service.certificate.arrangement import by_payoff, by_ratio
+from service.certificate.dual import Floats, JointProblem, Multipliers
+from service.certificate.ratio import LARGEST_SHIFT, likelihood_ratio
 
-Floats = NDArray[np.float64]
-
-_COARSE = np.linspace(-math.pi / 2, math.pi / 2, 31)
-_FINE = np.linspace(-math.pi / 2, math.pi / 2, 721)
-_SMOOTHING = (0.004, 0.002, 0.002)  # temperature of each round
-_ITERATIONS = 60  # at most, in each
-_MARGINS = (0.0, 1e-3, 3e-3, 1e-2, 3e-2)  # added to an angle until the exact check holds
-_GROWTHS = (1.0, 1.02, 1.05, 1.1, 1.2, 1.5)  # of the angle, until its multipliers hold
+_ARRANGEMENTS = 3  # tried at most
+_LOOSE = 2e-4  # radians between proved and best conceivable that are worth another one
+_MARGIN = 1e-6  # added to an angle before it is checked
+_LARGEST_MARGIN = 0.05
+_CHECKS = 5
 _STRICT = -1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class JointProblem:
-    """Events A, B, C at one shift.
-
-    Attributes:
-        thresholds: t_k in [0, 1]; negative ones are left out, which is sound.
-        survival: p_k, falling.
-        second_moment: lambda+.
-        mean: mu+.
-        ratio: the likelihood ratio at this shift.
-    """
-
-    thresholds: Floats
-    survival: Floats
-    second_moment: float
-    mean: float
-    ratio: Ratio
-
-    def dual(self, x: Floats, theta: float) -> float:
-        """D(θ) at multipliers x = (κ, ν, η_1 ... η_K), every rounding upwards."""
-        values, _ = self._candidates(x, theta, _FINE)
-        step = _FINE[1] - _FINE[0]
-        # The circle was searched at points: its second derivative bounds what lies between.
-        values[0] += step * step / 8 * (self.ratio.nodes + 2 * x[0] + x[1])
-        return self._total(x, values.max(0))
-
-    def smooth(self, x: Floats, theta: float, temperature: float) -> tuple[float, Floats]:
-        """D(θ) with a soft maximum on a coarse grid, and its gradient in x."""
-        values, y = self._candidates(x, theta, _COARSE)
-        peak = values.max(0)
-        shares = np.exp((values - peak) / temperature)
-        total = shares.sum(0)
-        shares *= self.ratio.weights / total
-        rewarded = np.cumsum(shares[1:].sum(1)[::-1])[::-1]
-        gradient = np.concatenate(
-            [
-                [self.second_moment - float((shares * y * y).sum())],
-                [self.mean - float((shares * y).sum()) + self.ratio.tail],
-                rewarded - self.survival + self.ratio.tail,
-            ]
-        )
-        return self._total(x, peak + temperature * np.log(total)), gradient
-
-    def _total(self, x: Floats, values: Floats) -> float:
-        fixed = x[0] * self.second_moment + x[1] * self.mean - float(x[2:] @ self.survival)
-        # Beyond the last node the payoff is at most Λ + ν + the sum of all rewards.
-        beyond = self.ratio.tail * float(x[1] + x[2:].sum()) + self.ratio.shifted_tail
-        return float(fixed + self.ratio.weights @ values + beyond)
-
-    def _candidates(self, x: Floats, theta: float, angles: Floats) -> tuple[Floats, Floats]:
-        """Best payoffs [1 + K, J] and their y: on the circle below t_1, and at each s = t_k."""
-        kappa, nu, rewards = x[0], x[1], np.cumsum(x[2:])
-        nodes, cosine, sine = self.ratio.nodes, math.cos(theta), math.sin(theta)
-        circle = np.outer(np.sin(angles + theta), nodes)
-        circle -= (kappa * np.sin(angles) ** 2 + nu * np.sin(angles))[:, None]
-        best = circle.argmax(0)
-        reach = np.sqrt(np.maximum(1 - self.thresholds**2, 0.0))[:, None]
-        y = np.clip((nodes * cosine - nu) / (2 * kappa), -reach, reach)
-        level = rewards[:, None] - np.outer(self.thresholds, nodes) * sine
-        level = level + (nodes * cosine - nu) * y - kappa * y * y
-        first = circle[best, np.arange(len(nodes))]
-        return np.vstack([first, level]), np.vstack([np.sin(angles[best]), y])
+_NEAREST = 1e-3  # to pi/2, where a search begins
 
 
 def joint_angle(
@@ -109,73 +39,59 @@ def joint_angle(
         shift: r.
         start: an angle below pi/2 that holds already, or pi.
     """
-    kept = thresholds >= 0
-    if shift > LARGEST_SHIFT or not kept.any():
+    problem = _problem(thresholds, survival, second_moment, mean, shift)
+    if problem is None:
         return math.pi
-    falling = np.maximum.accumulate(survival[::-1])[::-1]
-    problem = JointProblem(
-        thresholds[kept], falling[kept], second_moment, mean, likelihood_ratio(shift)
-    )
-    # Multipliers in units of what they usually are: the minimiser needs half as many steps.
-    kappa = math.exp(shift * shift / 2) / 2 / math.sqrt(second_moment)
-    scale = np.array([kappa, 0.3, *1.5 / np.arange(1, kept.sum() + 1) ** 1.5])
-    x = scale * np.array([1.0, 0.5, *np.ones(len(scale) - 2)])
-    theta, best = min(start, math.pi / 2 - 1e-3), math.pi
-    for temperature in _SMOOTHING:
-        x = _multipliers(problem, x, scale, theta, temperature)
-        found = _smallest_angle(problem, x, theta, temperature)
-        if found is None:
+    theta, best = min(start, math.pi / 2 - _NEAREST), math.pi
+    arrangement = by_ratio(problem)
+    for _ in range(_ARRANGEMENTS):
+        if (found := arrangement.smallest_angle(theta)) is None:
             break
-        best = min(best, _verified(problem, x, found))
-        if abs(found - theta) < 5e-4:
+        theta, kappa, nu = found
+        arrangement, rewards = by_payoff(problem, kappa, nu, theta)
+        best = min(best, _verified(problem, Multipliers(kappa, nu, rewards), theta))
+        if best - theta < _LOOSE:
             break
-        theta = found
     return best
 
 
-def _multipliers(
-    problem: JointProblem, start: Floats, scale: Floats, theta: float, temperature: float
-) -> Floats:
-    """Those that minimise the smoothed D at `theta`, nearly."""
+def joint_slack(
+    thresholds: Floats,
+    survival: Floats,
+    second_moment: float,
+    mean: float,
+    shift: float,
+    angle: float,
+) -> float:
+    """How far D stays below zero at `angle`, at best: nothing is proved, and cheap.
 
-    def loss(z: Floats) -> tuple[float, Floats]:
-        value, gradient = problem.smooth(z * scale, theta, temperature)
-        return value, gradient * scale
-
-    found = minimize(
-        loss,
-        start / scale,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(1e-3 / scale[0], None)] + [(0.0, None)] * (len(scale) - 1),
-        options={"maxiter": _ITERATIONS},
-    )
-    return np.asarray(found.x * scale)
+    Where it is negative, `joint_angle` is above `angle`. Arguments as there; `angle` below pi/2.
+    """
+    problem = _problem(thresholds, survival, second_moment, mean, shift)
+    return -math.inf if problem is None else -by_ratio(problem).least(angle)
 
 
-def _smallest_angle(
-    problem: JointProblem, x: Floats, theta: float, temperature: float
-) -> float | None:
-    """Where the smoothed D of these multipliers crosses zero near `theta`; None if nowhere."""
-
-    def holds(angle: float) -> bool:
-        return problem.smooth(x, angle, temperature / 10)[0] <= 0
-
-    above = (theta * growth for growth in _GROWTHS if theta * growth < math.pi / 2)
-    high = next((angle for angle in above if holds(angle)), None)
-    if high is None:
+def _problem(
+    thresholds: Floats, survival: Floats, second_moment: float, mean: float, shift: float
+) -> JointProblem | None:
+    """None where this argument says nothing."""
+    kept = thresholds >= 0
+    if shift > LARGEST_SHIFT or not kept.any():
         return None
-    low = high / 2
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    falling = np.maximum.accumulate(survival[::-1])[::-1]
+    ratio = likelihood_ratio(shift)
+    return JointProblem(thresholds[kept], falling[kept], max(second_moment, 1e-12), mean, ratio)
 
 
-def _verified(problem: JointProblem, x: Floats, theta: float) -> float:
-    """The first angle at or just above `theta` at which the exact D is negative, else pi."""
-    for margin in _MARGINS:
-        angle = theta + margin
-        if angle < math.pi / 2 and problem.dual(x, angle) < _STRICT:
+def _verified(problem: JointProblem, x: Multipliers, theta: float) -> float:
+    """An angle just above `theta` at which the exact D is negative, else pi."""
+    angle, rate = theta + _MARGIN, 1.0
+    for _ in range(_CHECKS):
+        if angle >= math.pi / 2 or angle > theta + _LARGEST_MARGIN:
+            break
+        if (value := problem.dual(x, angle)) < _STRICT:
             return angle
+        # D falls by about sin(angle between) a radian; twice as far each time it was not enough.
+        angle += rate * value + _MARGIN
+        rate *= 2
     return math.pi

@@ -25,6 +25,7 @@ class Ratio:
     Beyond the last node there is probability `tail` under no shift and `shifted_tail` under it.
     """
 
+    shift: float
     nodes: Floats
     weights: Floats
     tail: float
@@ -42,7 +43,8 @@ def likelihood_ratio(shift: float) -> Ratio:
     weights = np.zeros(len(nodes))
     weights[:-1] += mass * (1 - upper)
     weights[1:] += mass * upper
-    return Ratio(nodes, weights, float(ndtr(-edges[-1])), float(ndtr(shift - edges[-1])))
+    tail, shifted_tail = float(ndtr(-edges[-1])), float(ndtr(shift - edges[-1]))
+    return Ratio(shift, nodes, weights, tail, shifted_tail)
 
 
 def _masses(edges: Floats) -> Floats:

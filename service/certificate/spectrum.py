@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from scipy.linalg.blas import dsyrk
 from scipy.linalg.lapack import dpotrf
 from scipy.optimize import brentq
 from scipy.sparse.linalg import ArpackError, eigsh
@@ -25,6 +24,7 @@ Floats = NDArray[np.float64]
 # Share of the largest stake at which no outcome ruins the capital; 0.97 needed fewest samples.
 _STAKE = 0.97
 _SMALLEST, _LARGEST = 1e-9, 0.999
+_USUAL_SHARE = 0.3  # of lambda in the mean of ‖h‖²
 _LANCZOS_FROM = 200  # below, a dense eigenvalue is faster
 _ROUNDING = 1e-11
 
@@ -44,7 +44,7 @@ def second_moment_upper(sample: "Floats | Gram | float", samples: int, alpha: fl
     if isinstance(sample, Gram):
         return _betting_upper(_Wide(sample.matrix), log_inverse)
     wide = len(sample) <= sample.shape[1]
-    form = _Wide(_symmetric(dsyrk(1.0, sample))) if wide else _Narrow(sample)
+    form = _Wide(sample @ sample.T) if wide else _Narrow(sample)
     return _betting_upper(form, log_inverse)
 
 
@@ -79,7 +79,8 @@ class _Narrow:
         return np.asarray(np.einsum("ij,ij->i", self.h, self.h))
 
     def weighted(self, prices: Floats) -> Floats:
-        return _symmetric(dsyrk(1.0, (self.h * np.sqrt(prices)[:, None]).T))
+        rows = self.h * np.sqrt(prices)[:, None]
+        return np.asarray(rows.T @ rows)
 
     def squares(self, prices: Floats, vector: Floats) -> Floats:
         return np.asarray((self.h @ vector) ** 2)
@@ -88,13 +89,11 @@ class _Narrow:
 def _betting_upper(sample: "_Wide | _Narrow", log_inverse: float) -> float:
     radii = np.minimum(sample.radii(), 1.0)
     n = len(radii)
-    start: Floats | None = None
-    found = _LARGEST
-    for _ in range(2):  # the top direction hardly depends on lambda: two rounds settle it
-        prices = _prices(found, radii)
-        start = _top_vector(sample.weighted(prices), start)
-        squares = sample.squares(prices, start)
-        found = _smallest_rejected(radii, squares, log_inverse)
+    # The top direction hardly depends on the lambda that it is sought for.
+    guess = min(max(_USUAL_SHARE * float(radii.mean()), _SMALLEST), _LARGEST)
+    prices = _prices(guess, radii)
+    squares = sample.squares(prices, _top_vector(sample.weighted(prices)))
+    found = _smallest_rejected(radii, squares, log_inverse)
     for step in range(14):
         candidate = found * (1 + 1e-4 * 2.0**step)
         if candidate >= _LARGEST:
@@ -133,17 +132,12 @@ def _smallest_rejected(radii: Floats, squares: Floats, log_inverse: float) -> fl
     return float(brentq(wealth, _SMALLEST, _LARGEST, xtol=1e-12, rtol=1e-6))
 
 
-def _symmetric(upper: Floats) -> Floats:
-    return np.asarray(np.triu(upper) + np.triu(upper, 1).T)
-
-
-def _top_vector(matrix: Floats, start: Floats | None) -> Floats:
+def _top_vector(matrix: Floats) -> Floats:
     """An estimate, good enough to search with."""
     size = len(matrix)
     if size >= _LANCZOS_FROM:
         try:
-            first = np.ones(size) if start is None else start
-            _, vectors = eigsh(matrix, k=1, v0=first, tol=1e-3, maxiter=50)
+            _, vectors = eigsh(matrix, k=1, v0=np.ones(size), tol=1e-3, maxiter=50)
             return np.asarray(vectors[:, 0])
         except ArpackError:
             pass
