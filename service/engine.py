@@ -69,7 +69,8 @@ class Engine:
         self._stopping = False
         self._lost: str | None = None
         self._rate = 0.0
-        self._lanes = Lanes(max(model.lanes for model in models.values()))
+        first = next(iter(models.values()))  # lanes and threads of the others are the same
+        self._lanes = Lanes(first.lanes, first.threads)
         self._preparer = ThreadPoolExecutor(1, "fcs-prepare")
         self._statistics = Statistics(metrics, self._go_on)
         # On a CPU noise and encoder want the same cores: preparing ahead only makes them wait.

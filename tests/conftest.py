@@ -20,13 +20,15 @@ from service.rpc.generated import fcs_pb2_grpc
 # As the service does: pools of several BLAS threads stall each other on a busy machine.
 threadpool_limits(limits=1, user_api="blas")
 
-# Examples drawn from the test's own name: a run that passed passes again. HYPOTHESIS_PROFILE=default
-# looks for new ones.
+# Examples drawn from the test's own name: a run that passed passes again.
+# HYPOTHESIS_PROFILE=default looks for new ones.
 settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
 for name in [n for n in os.environ if n.startswith("FCS_")]:
     del os.environ[name]
+# Every server and command would measure for seconds, and might choose otherwise than the last.
+os.environ["FCS_TUNE"] = "false"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,12 @@ from service.models.store import LoadedModel, load_model
 _log = logging.getLogger(__name__)
 
 
-def load_models(settings: Settings) -> dict[str, LoadedModel]:
-    """Every model that the settings name, by name.
+def load_models(settings: Settings, measure: bool = False) -> dict[str, LoadedModel]:
+    """Every model that the settings name, by name; lanes and threads of all are the first's.
+
+    Args:
+        settings: frozen.
+        measure: choose arrangements by measuring, where none is kept yet.
 
     Raises:
         ConfigurationError: one that cannot be loaded, a name twice, or a default sigma that the
@@ -19,7 +23,7 @@ def load_models(settings: Settings) -> dict[str, LoadedModel]:
     models: dict[str, LoadedModel] = {}
     for reference in (settings.model, *settings.extra_models):
         try:
-            model = load_model(reference, settings)
+            model = load_model(reference, settings, measure)
         except OSError as error:
             raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
         if model.name in models:
@@ -28,6 +32,8 @@ def load_models(settings: Settings) -> dict[str, LoadedModel]:
                 f" fcs models add {reference} --name ..."
             )
         models[model.name] = model
+        shared = {"lanes": model.lanes, "threads": model.threads}
+        settings = settings.model_copy(update=shared)  # the lanes of one process serve all models
         _log.info("loaded %s (%s)", model.name, model.revision)
     first = next(iter(models.values()))
     if settings.default_sigma not in (None, *first.sigmas):

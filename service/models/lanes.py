@@ -1,4 +1,4 @@
-"""CPU lanes: single-threaded workers side by side, each with rows of its own.
+"""CPU lanes: workers side by side, each with rows of its own and, as a rule, one thread.
 
 Two threads inside one convolution meet at a barrier in every layer, and stall together whenever
 another process takes a core from one of them. Two lanes meet once a batch. Measured in
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 class Lanes:
-    """A pool of `count` workers in which torch uses one thread each."""
+    """A pool of `count` workers in which torch uses `threads` threads each."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, threads: int = 1) -> None:
         self.count = count
         self._pool = ThreadPoolExecutor(
-            count, "fcs-lane", initializer=torch.set_num_threads, initargs=(1,)
+            count, "fcs-lane", initializer=torch.set_num_threads, initargs=(threads,)
         )
 
     def run(self, work: Callable[[int, int], T], total: int, rows: int | None = None) -> list[T]:
