@@ -37,7 +37,7 @@ def run_to_the_end(*options, environment=None, seconds=60):
         ((), {"FCS_DEFAULT_SIGMA": "0.3"}, "not a noise level"),
         ((), {"FCS_CACHE_DIR": "/proc/x"}, "cannot load"),
         (("--dtype", "float8"), {}, "dtype"),
-        (("--threads", "several"), {}, "threads"),
+        (("--threads", "many"), {}, "threads"),
         ((), {"FCS_SIGNING_KEY": "README.md"}, "the signing key README.md is not"),
     ],
     ids=[

@@ -43,7 +43,7 @@ from service.types import (
 _log = logging.getLogger(__name__)
 # Part of the cache's key: raised when another choice might come out.
 _VERSION = 1
-BUDGET_S = 6.0
+BUDGET_S = 8.0
 # One measurement of the package's own that takes more of the budget leaves no room for others.
 _SLOW_SHARE = 1 / 20
 # A challenger must win every round, and take less than this share of the time in the median.
