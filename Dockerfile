@@ -15,13 +15,14 @@ COPY pyproject.toml README.md ./
 COPY service ./service
 COPY model_store ./model_store
 RUN /app/.venv/bin/pip install --no-deps --editable . \
- && FCS_CACHE_DIR=/app/cache /app/.venv/bin/fcs models prepare
+ && FCS_CACHE_DIR=/app/cache FCS_TUNE=false /app/.venv/bin/fcs models prepare
 
 FROM ${PYTHON}
 RUN useradd --system --uid 10001 --no-create-home fcs
 COPY --from=build /app /app
-# The one place that the service writes to: its signing key. Mount a volume here to keep it.
-RUN install -d -o 10001 -m 0700 /app/cache/keys
+# The places that the service writes to: its signing key, and what it measured of the machine that
+# it runs on (this one is another: hence no tuning above). Mount volumes here to keep them.
+RUN install -d -o 10001 -m 0700 /app/cache/keys /app/cache/tuning
 WORKDIR /app
 ENV PATH=/app/.venv/bin:$PATH \
     FCS_HOST=0.0.0.0 \

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
+from service.types import DtypeName, MemoryFormat
 
 PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
@@ -23,7 +24,13 @@ MIB = 1024 * 1024
 # samples (docs/certificate.md, "Randomness").
 MAX_CONFIDENCE = 0.99999
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+
+def _none_if_auto(value: Any) -> Any:
+    return None if value == "auto" else value
+
+
+# "auto", or absent, is None: it is chosen (service/models/arrangement.py).
+AutoCount = Annotated[int | None, BeforeValidator(_none_if_auto)]
 
 
 class Settings(BaseSettings):
@@ -53,9 +60,15 @@ class Settings(BaseSettings):
     device_timeout_ms: int = Field(
         60_000, ge=100, description="a device call that takes longer is stuck"
     )
-    dtype: Dtype = "auto"
-    batch_size: int | None = Field(None, ge=1, le=1024, description="None: the package's own")
-    lanes: int | None = Field(None, ge=1, le=256, description="CPU lanes; None: the cores")
+    dtype: Literal["auto", DtypeName] = "auto"
+    memory_format: Literal["auto", MemoryFormat] = "auto"
+    batch_size: AutoCount = Field(None, ge=1, le=1024, description="samples of one call")
+    lanes: AutoCount = Field(None, ge=1, le=256, description="calls side by side on a CPU")
+    threads: AutoCount = Field(None, ge=1, le=256, description="torch's own in each lane")
+    tune: bool = Field(
+        True,
+        description="measure, once, what is `auto` of these five; false: the package's own",
+    )
 
     max_body_bytes: int = Field(16 * MIB, ge=1024)
     max_pixels: int = Field(40_000_000, ge=1)

@@ -82,13 +82,19 @@ class Core:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
         signer: of receipts; without one, requests that ask for a receipt are refused.
+        measure: at the start, how each model runs best here, where that is not kept yet.
     """
 
     def __init__(
-        self, settings: Settings, metrics: Metrics | None = None, signer: Signer | None = None
+        self,
+        settings: Settings,
+        metrics: Metrics | None = None,
+        signer: Signer | None = None,
+        measure: bool = False,
     ) -> None:
         self.settings = settings
         self._signer = signer
+        self._measure = measure
         self.metrics = metrics or Metrics(__version__)
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
@@ -375,7 +381,7 @@ class Core:
         return self._fleet, self._models[name]
 
     def _load(self) -> None:
-        models = load_models(self.settings)
+        models = load_models(self.settings, self._measure)
         fleet = Fleet(models, self.metrics, self.settings.device_timeout_ms / 1000)
         try:
             fleet.start()

@@ -58,7 +58,7 @@ class Device:
         first = next(iter(models.values()))
         self.name = str(first.pipeline.device)
         self.lanes = max(model.lanes for model in models.values())
-        self._pool = Lanes(self.lanes)
+        self._pool = Lanes(self.lanes, first.threads)
         self._on_done = on_done
         self._flight: deque[Batch] = deque()
         self._progress = threading.Lock()

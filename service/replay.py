@@ -11,7 +11,7 @@ from service.errors import invalid
 from service.models.store import cuda_is_usable, resolve, revision
 from service.receipts.compare import Difference, circumstances, differences
 from service.receipts.receipt import Receipt, content
-from service.types import Embedding, EmbedRequest, ModelInfo, Target
+from service.types import Arrangement, Embedding, EmbedRequest, ModelInfo, Target
 
 _FOREVER_MS = 10**9
 
@@ -50,13 +50,16 @@ def replay(
         model=reference or made.name,
         device=device or usable,
         dtype=made.dtype,
+        memory_format=made.memory_format,
         batch_size=made.batch_size,
+        threads=made.threads,
         allow_client_seed=True,
         max_timeout_ms=_FOREVER_MS,
         default_timeout_ms=_FOREVER_MS,
     ).model_copy(update={"extra_models": (), "default_sigma": None})
     manifest = resolve(settings.model, settings)
-    if revision(manifest, made.device, made.dtype, made.batch_size) != made.revision:
+    arrangement = Arrangement(made.dtype, made.memory_format, made.batch_size, 1, made.threads)
+    if revision(manifest, made.device, arrangement) != made.revision:
         raise invalid(
             f"the model {manifest.name} here is not the one of this receipt: its weights, its"
             " preprocessing or the version of the noise differ"

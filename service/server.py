@@ -38,7 +38,7 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     Raises:
         ConfigurationError: a port in use, a key or a model that cannot be loaded.
     """
-    core = Core(settings, signer=load_signer(settings))
+    core = Core(settings, signer=load_signer(settings), measure=True)
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")

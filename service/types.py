@@ -11,6 +11,9 @@ from typing import Literal
 Method = Literal["distributional", "directional", "angular", "none"]
 Stopped = Literal["target", "infeasible", "samples"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+DtypeName = Literal["float32", "bfloat16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+TuningSource = Literal["measured", "cached", "pinned", "package"]
 
 
 class Stage(IntEnum):
@@ -379,11 +382,47 @@ class LabelSetInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How a model's samples are computed. All but `lanes` may change a feature's last bits.
+
+    Attributes:
+        dtype: in which the encoder runs.
+        memory_format: of its pixels and weights.
+        batch_size: samples of one call of the pipeline, padded.
+        lanes: calls that run side by side on a CPU, each drawing its own noise.
+        threads: torch's own inside one call on a CPU.
+    """
+
+    dtype: DtypeName
+    memory_format: MemoryFormat
+    batch_size: int
+    lanes: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Where an arrangement comes from.
+
+    Attributes:
+        source: "measured" at this start, "cached" from an earlier one, "pinned" by the settings, or
+            the "package"'s own.
+        ms_per_sample: measured median, noise and pipeline, all lanes together; None: not measured.
+        note: why it is the package's own, or was not kept; empty where there is nothing to say.
+    """
+
+    source: TuningSource
+    ms_per_sample: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What a client needs to know of one loaded model.
 
     Attributes:
         platform: hardware and libraries; where they agree, replays agree to the last bit.
+        dtype, memory_format, batch_size, lanes, threads: see `Arrangement`.
     """
 
     name: str
@@ -394,8 +433,11 @@ class ModelInfo:
     device: str
     platform: str
     dtype: str
+    memory_format: str
     batch_size: int
     lanes: int
+    threads: int
+    tuning: Tuning
     label_sets: tuple[LabelSetInfo, ...]
     text_labels: bool
 

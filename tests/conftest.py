@@ -27,6 +27,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
 for name in [n for n in os.environ if n.startswith("FCS_")]:
     del os.environ[name]
+# Every server and command would measure for seconds, and might choose otherwise than the last.
+os.environ["FCS_TUNE"] = "false"
 
 
 @dataclass(frozen=True)

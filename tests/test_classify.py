@@ -34,7 +34,7 @@ def request_of(*references, images=1, **fields):
 def model(monkeypatch):
     model = tiny_model()
     loaded = {"tiny": model}
-    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: loaded["tiny"])
+    monkeypatch.setattr(catalogue, "load_model", lambda *_: loaded["tiny"])
     return loaded
 
 

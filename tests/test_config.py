@@ -88,6 +88,22 @@ def test_a_bad_value_or_file_is_one_clear_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["batch_size", "lanes", "threads"])
+def test_auto_and_absent_are_the_same_and_a_number_pins(monkeypatch, tmp_path, name):
+    assert getattr(load_settings(), name) is None
+    path = tmp_path / "fcs.toml"
+    path.write_text(f'{name} = "auto"')
+    assert getattr(load_settings(path), name) is None
+    path.write_text(f"{name} = 3")
+    assert getattr(load_settings(path), name) == 3
+    assert getattr(load_settings(path, **{name: "auto"}), name) is None
+    monkeypatch.setenv(f"FCS_{name.upper()}", "5")
+    assert getattr(load_settings(path), name) == 5
+    monkeypatch.setenv(f"FCS_{name.upper()}", "several")
+    with pytest.raises(ConfigurationError, match=name):
+        load_settings()
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"absent\.toml"):
         load_settings(tmp_path / "absent.toml")

@@ -32,7 +32,7 @@ def run(scenario, model=None, monkeypatch=None, **settings):
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     model = tiny_model()
-    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: model)
+    monkeypatch.setattr(catalogue, "load_model", lambda *_: model)
     return model
 
 
@@ -240,7 +240,7 @@ def test_a_model_that_fails_its_warm_up_ends_the_start(tiny, monkeypatch):
     encoder = Rotation()
     encoder.fails_on = lambda pixels: True
     broken = tiny_model(encoder=encoder)
-    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: broken)
+    monkeypatch.setattr(catalogue, "load_model", lambda *_: broken)
 
     async def scenario():
         core = Core(Settings())

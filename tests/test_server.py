@@ -37,9 +37,21 @@ def run_to_the_end(*options, environment=None, seconds=60):
         ((), {"FCS_DEFAULT_SIGMA": "0.3"}, "not a noise level"),
         ((), {"FCS_CACHE_DIR": "/proc/x"}, "cannot load"),
         (("--dtype", "float8"), {}, "dtype"),
+        (("--threads", "many"), {}, "threads"),
         ((), {"FCS_SIGNING_KEY": "README.md"}, "the signing key README.md is not"),
     ],
-    ids=["model", "file", "variable", "value", "device", "sigma", "cache", "dtype", "key"],
+    ids=[
+        "model",
+        "file",
+        "variable",
+        "value",
+        "device",
+        "sigma",
+        "cache",
+        "dtype",
+        "threads",
+        "key",
+    ],
 )
 def test_a_configuration_error_ends_the_start_with_one_clear_line(options, environment, reason):
     ended = run_to_the_end(*options, environment=environment)

@@ -44,7 +44,7 @@ def run(
     """Sample and certify every picture, print the medians, then one JSON line."""
     threadpool_limits(limits=1, user_api="blas")
     model = load_model(settings.model, settings)
-    lanes = Lanes(model.lanes)
+    lanes = Lanes(model.lanes, model.threads)
     alpha = 1 - settings.default_confidence
     found: dict[float, list[tuple[float, float, float, float]]] = {shift: [] for shift in _SHIFTS}
     seconds = []

@@ -39,7 +39,7 @@ def run(settings: Settings, pictures: Sequence[Path], folder: Path) -> None:
     """Sample every picture once and write `bound.png`, `samples.png` and `targets.png`."""
     threadpool_limits(limits=1, user_api="blas")
     model = load_model(settings.model, settings)
-    lanes = Lanes(model.lanes)
+    lanes = Lanes(model.lanes, model.threads)
     alpha = 1 - settings.default_confidence
     drawn = {
         path.stem: sample(model, lanes, path, settings, _SIGMA, _SELECTION, _SAMPLES)

@@ -21,10 +21,11 @@ from rich.progress import track
 from rich.table import Table
 
 from service.config import Settings
+from service.models.arrangement import available_cores
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES, add_noise
 from service.models.pipeline import Pipeline
-from service.models.store import available_cores, choose_device, load_model
+from service.models.store import choose_device, load_model
 from service.types import NoiseLevel, Stage
 
 _DTYPES = ("float32", "bfloat16")
@@ -60,6 +61,7 @@ class Row:
 
 def run(settings: Settings, rounds: int) -> None:
     """Measure, print the table, then one JSON line."""
+    settings = settings.model_copy(update={"tune": False})
     cores = available_cores()
     arrangements = [Arrangement(1, 1)]
     if choose_device(settings.device).type == "cpu" and cores > 1:

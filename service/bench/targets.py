@@ -68,7 +68,7 @@ def run(
     """Sample every picture once, pursue every target on it; print the medians, then JSON."""
     threadpool_limits(limits=1, user_api="blas")
     model = load_model(settings.model, settings)
-    lanes = Lanes(model.lanes)
+    lanes = Lanes(model.lanes, model.threads)
     found: dict[float, list[_Picture]] = {shift: [] for shift in shifts}
     for path in track(pictures, "sampling", console=Console(stderr=True)):
         features = sample(model, lanes, path, settings, sigma, selection, ceiling)

@@ -48,7 +48,9 @@ class JointProblem:
     ratio: Ratio
 
     def dual(self, x: Multipliers, theta: float) -> float:
-        """D(θ) for θ in (0, pi/2), every rounding upwards."""
+        """D(θ) for θ in (0, pi/2), every rounding upwards; infinite for multipliers below 0."""
+        if x.kappa <= 0 or x.nu < 0 or (x.rewards < 0).any():
+            return math.inf
         values = self.payoffs(x.kappa, x.nu, theta)
         values[1:] += np.cumsum(x.rewards)[:, None]
         fixed = x.kappa * self.second_moment + x.nu * self.mean - float(x.rewards @ self.survival)

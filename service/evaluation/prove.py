@@ -90,7 +90,7 @@ def run(
 def attack_all(model: LoadedModel, cases: Sequence[Case], plan: TrialPlan) -> list[Trial]:
     """Every trial, a lane each; the results do not depend on how many lanes there are."""
     twin = Twin(model.pipeline)
-    lanes = Lanes(model.lanes)
+    lanes = Lanes(model.lanes, model.threads)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress("attacking", *columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("", total=len(cases))

@@ -10,15 +10,21 @@ from service.models.store import LoadedModel, choose_devices, load_model
 _log = logging.getLogger(__name__)
 
 
-def load_models(settings: Settings) -> list[dict[str, LoadedModel]]:
+def load_models(settings: Settings, measure: bool = False) -> list[dict[str, LoadedModel]]:
     """Every model that the settings name, by name, on each of the settings' devices.
+
+    Lanes and threads of all models on one device are those of the first.
+
+    Args:
+        settings: frozen.
+        measure: choose arrangements by measuring, where none is kept yet.
 
     Raises:
         ConfigurationError: one that cannot be loaded, a name twice, or a default sigma that the
             first does not have.
     """
     devices = [str(device) for device in choose_devices(settings.device)]
-    loaded = {name: _load_on(name, settings) for name in dict.fromkeys(devices)}
+    loaded = {name: _load_on(name, settings, measure) for name in dict.fromkeys(devices)}
     # Engines on one processor share its weights and divide its lanes.
     return [
         {
@@ -29,12 +35,12 @@ def load_models(settings: Settings) -> list[dict[str, LoadedModel]]:
     ]
 
 
-def _load_on(device: str, settings: Settings) -> dict[str, LoadedModel]:
+def _load_on(device: str, settings: Settings, measure: bool) -> dict[str, LoadedModel]:
     settings = settings.model_copy(update={"device": device})
     models: dict[str, LoadedModel] = {}
     for reference in (settings.model, *settings.extra_models):
         try:
-            model = load_model(reference, settings)
+            model = load_model(reference, settings, measure)
         except OSError as error:
             raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
         if model.name in models:
@@ -43,6 +49,8 @@ def _load_on(device: str, settings: Settings) -> dict[str, LoadedModel]:
                 f" fcs models add {reference} --name ..."
             )
         models[model.name] = model
+        shared = {"lanes": model.lanes, "threads": model.threads}
+        settings = settings.model_copy(update=shared)  # the lanes of one process serve all models
         _log.info("loaded %s (%s)", model.name, model.revision)
     first = next(iter(models.values()))
     if settings.default_sigma not in (None, *first.sigmas):

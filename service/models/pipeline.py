@@ -12,12 +12,13 @@ from service.types import Preprocessing
 
 
 class Pipeline(nn.Module):
-    """One encoder behind its normalisation, in one dtype on one device.
+    """One encoder behind its normalisation, in one dtype and memory format on one device.
 
     Args:
-        encoder: frozen; moved to `device` and `dtype` here.
+        encoder: frozen; moved to `device`, `dtype` and `memory_format` here.
         preprocessing: names mean and std.
         device, dtype: where and in which precision the encoder runs.
+        memory_format: of pixels and weights.
     """
 
     def __init__(
@@ -26,12 +27,13 @@ class Pipeline(nn.Module):
         preprocessing: Preprocessing,
         device: torch.device,
         dtype: torch.dtype,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
         encoder.eval().requires_grad_(False).to(device=device, dtype=dtype)
         # nn.Module.to takes memory_format too, but its stubs do not say so.
-        self.encoder: Encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.device, self.dtype = device, dtype
+        self.encoder: Encoder = encoder.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.device, self.dtype, self.memory_format = device, dtype, memory_format
         self.dimensions = encoder.dimensions
         mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
         std = torch.tensor(preprocessing.std, dtype=torch.float64)
@@ -42,7 +44,7 @@ class Pipeline(nn.Module):
     def forward(self, levels: Tensor) -> Tensor:
         """Pixel levels [n, 3, H, W] float32, 0 to 255 and beyond -> unit features [n, d]."""
         pixels = levels.to(self.device) * self.scale + self.shift  # [n, 3, H, W]
-        pixels = pixels.to(dtype=self.dtype, memory_format=torch.channels_last)
+        pixels = pixels.to(dtype=self.dtype, memory_format=self.memory_format)
         return unit(self.encoder.pooled(pixels).flatten(1))
 
 

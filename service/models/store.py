@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.models import packages
+from service.models.arrangement import DTYPES, MEMORY_FORMATS
 from service.models.distributions import locate, sha256
 from service.models.encoder import Encoder
 from service.models.label_sets import LabelSet, load_label_sets
@@ -27,16 +27,23 @@ from service.models.lite0 import Lite0, fold_checkpoint
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Pipeline
 from service.models.platform import describe
-from service.types import LabelSetInfo, ModelInfo, Preprocessing, Space
+from service.models.tuning import arrange
+from service.types import (
+    Arrangement,
+    LabelSetInfo,
+    ModelInfo,
+    Preprocessing,
+    Space,
+    Tuning,
+)
 
 if TYPE_CHECKING:
     from service.models.text import TextTower
 
 # Part of every revision: raised whenever the smoothed function or its noise changes.
 _FUNCTION_VERSION = 1
+_UNTUNED = Tuning("package")
 DEFAULT_SIGMAS = (0.1, 0.25, 0.5, 1.0)
-# More lanes than this only lengthen the batch that a newcomer waits for.
-MAX_LANES = 16
 _HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _HUB_FILES = ["*.json", "*.safetensors"]
 
@@ -51,6 +58,8 @@ class LoadedModel:
         batch_size: the one shape of every call of the pipeline, padded.
         lanes: calls that run side by side; on a GPU one follows the other.
         revision_at: the revision in another batch size.
+        threads: torch's own in each lane; a call outside of a lane must set them itself.
+        tuning: where dtype, memory format, batch size, lanes and threads come from.
         label_sets: named sets of labels kept with the package.
         text: encodes labels given as text; None where the model has no text tower.
     """
@@ -63,6 +72,8 @@ class LoadedModel:
     batch_size: int
     lanes: int
     revision_at: Callable[[int], str]
+    threads: int = 1
+    tuning: Tuning = _UNTUNED
     label_sets: tuple[LabelSet, ...] = ()
     text: "TextTower | None" = None
 
@@ -89,8 +100,11 @@ class LoadedModel:
             device=str(self.pipeline.device),
             platform=describe(self.pipeline.device.type),
             dtype=_name(self.pipeline.dtype),
+            memory_format=_name(self.pipeline.memory_format),
             batch_size=self.batch_size,
             lanes=self.lanes,
+            threads=self.threads,
+            tuning=self.tuning,
             label_sets=tuple(
                 LabelSetInfo(kept.name, len(kept.directions.names)) for kept in self.label_sets
             ),
@@ -103,8 +117,13 @@ def stores(settings: Settings) -> list[Path]:
     return [settings.model_store, settings.cache_dir / "model_store"]
 
 
-def load_model(reference: str, settings: Settings) -> LoadedModel:
+def load_model(reference: str, settings: Settings, measure: bool = False) -> LoadedModel:
     """Resolve, verify and load; the device is not warmed yet.
+
+    Args:
+        reference: package name, folder or hub id.
+        settings: frozen.
+        measure: choose the arrangement by measuring, where none is kept yet and a CPU is used.
 
     Raises:
         ConfigurationError: nothing of that name, a digest that differs, or an unsupported model.
@@ -114,18 +133,24 @@ def load_model(reference: str, settings: Settings) -> LoadedModel:
     label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
-    batch_size = settings.batch_size or manifest.batch_size
-    revision_at = partial(revision, manifest, device.type, _name(dtype))
+    choice = arrange(encoder, manifest, device, settings, measure)
+    chosen = choice.arrangement
+    dtype, layout = DTYPES[chosen.dtype], MEMORY_FORMATS[chosen.memory_format]
+
+    def revision_at(batch_size: int) -> str:
+        return revision(manifest, device.type, replace(chosen, batch_size=batch_size))
+
     return LoadedModel(
         name=manifest.name,
-        revision=revision_at(batch_size),
-        pipeline=Pipeline(encoder, preprocessing, device, dtype),
+        revision=revision_at(chosen.batch_size),
+        pipeline=Pipeline(encoder, preprocessing, device, dtype, layout),
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
-        batch_size=batch_size,
-        lanes=settings.lanes or min(available_cores(), MAX_LANES),
+        batch_size=chosen.batch_size,
+        lanes=chosen.lanes,
         revision_at=revision_at,
+        threads=chosen.threads,
+        tuning=choice.tuning,
         label_sets=label_sets,
         text=None if folder is None else _load_text(folder),
     )
@@ -217,24 +242,9 @@ def cuda_is_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def available_cores() -> int:
-    """Cores this process may use (a container's share, not the whole machine)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the hardware multiplies it, else float32."""
-    if name == "float32":
-        return torch.float32
-    if name == "bfloat16" or device.type == "cuda":
-        return torch.bfloat16
-    capable = torch.cpu.get_capabilities()
-    native = capable.get("avx512_bf16") or capable.get("amx_bf16") or capable.get("bf16")
-    return torch.bfloat16 if native else torch.float32
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _name(value: torch.dtype | torch.memory_format) -> str:
+    """`torch.contiguous_format` -> `contiguous`."""
+    return str(value).removeprefix("torch.").removesuffix("_format")
 
 
 def _load_text(folder: Path) -> "TextTower | None":
@@ -317,22 +327,26 @@ def _folder_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def revision(manifest: Manifest, device: str, dtype: str, batch_size: int) -> str:
+def revision(manifest: Manifest, device: str, arrangement: Arrangement) -> str:
     """Digest of everything the smoothed function depends on.
 
     Args:
         manifest: of the package.
         device: "cpu" or "cuda".
-        dtype: "float32" or "bfloat16".
-        batch_size: samples of one call of the pipeline.
+        arrangement: all of it but `lanes`.
     """
     depends_on = {
         "function": _FUNCTION_VERSION,
         "weights": manifest.encoder.sha256,
         "preprocessing": asdict(manifest.preprocessing.value()),
         "device": device,
-        "dtype": f"torch.{dtype}",
-        "batch_size": batch_size,
+        "dtype": f"torch.{arrangement.dtype}",
+        "batch_size": arrangement.batch_size,
     }
+    # Absent where they are what they were before they could be chosen.
+    if arrangement.memory_format != "channels_last":
+        depends_on["memory_format"] = arrangement.memory_format
+    if arrangement.threads != 1:
+        depends_on["threads"] = arrangement.threads
     text = json.dumps(depends_on, sort_keys=True)
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -12,7 +12,9 @@ ABSENT = "absent"
 _CIRCUMSTANCES = {
     "device": "the kind of device",
     "dtype": "the number format",
+    "memory_format": "the memory format",
     "batch_size": "the batch size",
+    "threads": "the number of threads in one call",
     "platform": "the hardware or a library",
 }
 

@@ -14,7 +14,7 @@ from service import __version__, types
 from service.forms import Certificate, Count, Form, Pixels, Printable, certificate_form
 from service.receipts.canonical import canonical
 from service.receipts.signing import Signer, matches
-from service.types import Embedding, ModelInfo, Resample
+from service.types import DtypeName, Embedding, MemoryFormat, ModelInfo, Resample
 
 FORMAT: Literal["fcs-receipt/1"] = "fcs-receipt/1"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -41,15 +41,17 @@ class Preprocessing(Form):
 
 
 class Model(Form):
-    """What computed the features; device, dtype and batch size are part of the revision."""
+    """What computed the features; all of it but `name` and `platform` decides the revision."""
 
     # Of a package: never a path or a hub id, which a stranger's receipt could choose.
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=200)
     revision: Digest
     dimensions: Count
     device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16"]
+    dtype: DtypeName
+    memory_format: MemoryFormat
     batch_size: int = Field(ge=1, le=1024)
+    threads: int = Field(ge=1, le=256, description="torch's own inside one call")
     platform: Printable = Field(max_length=500, description="hardware and libraries")
 
 
@@ -114,7 +116,9 @@ def content(
             "dimensions": model.dimensions,
             "device": model.device.partition(":")[0],
             "dtype": model.dtype,
+            "memory_format": model.memory_format,
             "batch_size": model.batch_size,
+            "threads": model.threads,
             "platform": model.platform,
         },
         "preprocessing": asdict(preprocessing),

@@ -8,7 +8,7 @@ from pydantic import Field
 from service import types
 from service.forms import Certificate, Form, Space, Target
 from service.receipts.receipt import Receipt
-from service.types import EmbedRequest
+from service.types import EmbedRequest, TuningSource
 
 # Far above any limit of pictures or radii: what it bounds is the cost of refusing nonsense.
 MAX_INPUTS = 1000
@@ -113,6 +113,17 @@ class LabelSet(Form):
     size: int
 
 
+class Tuning(Form):
+    """Where dtype, memory format, batch size, lanes and threads of a model come from."""
+
+    source: TuningSource = Field(
+        description="measured at this start, cached from an earlier one, pinned by the settings,"
+        " or the package's own"
+    )
+    ms_per_sample: float | None = Field(description="measured median, all lanes together")
+    note: str = Field(description="why it is the package's own, or was not kept; else empty")
+
+
 class Model(Form):
     """One loaded model."""
 
@@ -124,8 +135,11 @@ class Model(Form):
     device: str
     platform: str = Field(description="hardware and libraries: where they agree, replays do")
     dtype: str
-    batch_size: int
-    lanes: int
+    memory_format: str
+    batch_size: int = Field(description="samples of one call")
+    lanes: int = Field(description="calls side by side on a CPU")
+    threads: int = Field(description="inside one call on a CPU")
+    tuning: Tuning
     label_sets: list[LabelSet]
     text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
 

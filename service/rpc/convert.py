@@ -178,6 +178,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
     return pb.InfoResponse(
         version=info.version,
         default_model=info.default_model,
+        devices=info.devices,
         models=[
             pb.Model(
                 name=model.name,
@@ -189,6 +190,13 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 dtype=model.dtype,
                 batch_size=model.batch_size,
                 lanes=model.lanes,
+                threads=model.threads,
+                memory_format=model.memory_format,
+                tuning=pb.Tuning(
+                    source=model.tuning.source,
+                    ms_per_sample=model.tuning.ms_per_sample,
+                    note=model.tuning.note,
+                ),
                 platform=model.platform,
                 label_sets=[pb.LabelSet(name=s.name, size=s.size) for s in model.label_sets],
                 text_labels=model.text_labels,

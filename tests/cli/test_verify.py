@@ -122,8 +122,13 @@ def test_another_platform_is_told_plainly(fcs, receipt):
 
 @pytest.mark.parametrize(
     ("path", "new"),
-    [(("model", "revision"), "sha256:" + "00" * 32), (("model", "batch_size"), 4)],
-    ids=["revision", "batch"],
+    [
+        (("model", "revision"), "sha256:" + "00" * 32),
+        (("model", "batch_size"), 4),
+        (("model", "memory_format"), "contiguous"),
+        (("model", "threads"), 2),
+    ],
+    ids=["revision", "batch", "format", "threads"],
 )
 def test_another_model_is_told_before_it_samples(fcs, receipt, path, new):
     ended = fcs("verify", resigned(receipt, path, new, Signer()), PHOTO)
@@ -136,11 +141,19 @@ def test_a_model_that_is_not_here_is_told(fcs, receipt):
     assert "no model 'unheard-of'" in ended.stderr
 
 
-def test_the_replay_takes_number_format_and_batch_size_from_the_receipt(fcs, tmp_path):
-    other = {"FCS_DTYPE": "float32", "FCS_BATCH_SIZE": "3"}
+def test_the_replay_takes_the_arrangement_from_the_receipt(fcs, tmp_path):
+    other = {
+        "FCS_DTYPE": "float32",
+        "FCS_MEMORY_FORMAT": "contiguous",
+        "FCS_BATCH_SIZE": "3",
+        "FCS_THREADS": "2",
+    }
     made = fcs("certify", PHOTO, *FAST, "--receipt", tmp_path, **other)
     assert made.returncode == 0, made.stderr
-    ended = fcs("verify", tmp_path / f"{PHOTO.name}.receipt.json", PHOTO)
+    saved = tmp_path / f"{PHOTO.name}.receipt.json"
+    model = json.loads(saved.read_text())["model"]
+    assert (model["memory_format"], model["threads"]) == ("contiguous", 2)
+    ended = fcs("verify", saved, PHOTO)
     assert ended.returncode == 0, ended.stderr + ended.stdout
     assert "every value agrees" in ended.stdout
 

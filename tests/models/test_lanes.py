@@ -23,6 +23,12 @@ def test_torch_uses_one_thread_in_each_lane(lanes):
     assert set(lanes.run(lambda *_: torch.get_num_threads(), 3)) == {1}
 
 
+def test_torch_uses_as_many_threads_in_each_lane_as_it_is_told():
+    lanes = Lanes(2, threads=3)
+    assert set(lanes.run(lambda *_: torch.get_num_threads(), 4)) == {3}
+    lanes.close()
+
+
 def test_all_pieces_have_ended_before_an_error_is_told(lanes):
     ended = []
 

@@ -42,6 +42,21 @@ def test_normalisation_is_part_of_the_function():
     )
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_pixels_reach_the_encoder_in_the_memory_format(layout):
+    seen = []
+
+    class Recording(Rotation):
+        def pooled(self, pixels):
+            seen.append(pixels)
+            return super().pooled(pixels)
+
+    pipeline = Pipeline(Recording(), HOW, torch.device("cpu"), torch.float32, layout)
+    pipeline(torch.rand(4, 3, *SIZE))
+    assert seen[0].is_contiguous(memory_format=layout)
+    assert not seen[0].is_contiguous() or layout is torch.contiguous_format
+
+
 def test_the_same_noisy_input_gives_the_same_feature_twice():
     pipeline = Pipeline(Rotation(), HOW, torch.device("cpu"), torch.float32)
     levels = torch.rand(4, 3, *SIZE) * 255

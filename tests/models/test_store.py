@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,8 +11,10 @@ from service.models.store import (
     describe_reference,
     load_model,
     resolve,
+    revision,
     stores,
 )
+from service.types import Arrangement
 from tests.models import tiny_folders
 
 DEFAULT = "efficientnet-lite0-160"
@@ -84,6 +88,38 @@ def test_the_revision_names_all_the_function_depends_on(tmp_path):
     tiny_folders.write("siglip", tmp_path / "siglip")
     revisions = {load_model(str(tmp_path / n), settings).revision for n in ("vit", "siglip")}
     assert len(revisions) == 2
+
+
+def test_all_of_an_arrangement_that_can_change_the_last_bits_is_in_the_revision():
+    manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
+    own = Arrangement("bfloat16", "channels_last", 8, 2, 1)
+    others = [
+        replace(own, dtype="float32"),
+        replace(own, memory_format="contiguous"),
+        replace(own, batch_size=16),
+        replace(own, threads=2),
+        replace(own, memory_format="contiguous", threads=2),
+    ]
+    assert len({revision(manifest, "cpu", one) for one in (own, *others)}) == 6
+    assert revision(manifest, "cpu", replace(own, lanes=7)) == revision(manifest, "cpu", own)
+
+
+def test_the_revision_of_the_packages_own_arrangement_is_as_published():
+    """Receipts and stored embeddings name it: it changes only with the function."""
+    manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
+    own = Arrangement("bfloat16", "channels_last", 8, 2, 1)
+    assert revision(manifest, "cpu", own).startswith("sha256:fc2f7d7d5d20")
+
+
+def test_a_pinned_arrangement_is_what_is_loaded(tmp_path):
+    pins = {"dtype": "float32", "memory_format": "contiguous", "batch_size": 3, "lanes": 2}
+    model = load_model(DEFAULT, settings_in(tmp_path, **pins, threads=2))
+    info = model.info
+    assert {name: getattr(info, name) for name in pins} == pins
+    assert (info.threads, info.tuning.source) == (2, "pinned")
+    weight = next(p for p in model.pipeline.encoder.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    assert weight.is_contiguous()
+    assert weight.dtype is torch.float32
 
 
 def test_an_added_package_is_found_by_name_and_pinned_by_digest(tmp_path):

@@ -17,6 +17,7 @@ from service.types import (
     Score,
     Space,
     Target,
+    Tuning,
 )
 
 X = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
@@ -32,8 +33,11 @@ INFO = ModelInfo(
     "cuda:0",
     "one; torch 1",
     "float32",
+    "channels_last",
     8,
     2,
+    1,
+    Tuning("package"),
     (),
     False,
 )

@@ -148,10 +148,13 @@ def test_values_that_only_one_side_has_differ_too():
 
 def test_another_device_or_library_is_a_note_of_its_own():
     again = content(Embedding(VALUES, CERTIFICATE), DIGEST, INFO, HOW)
-    again["model"] |= {"device": "cpu", "platform": "two; torch 1"}
+    again["model"] |= {"device": "cpu", "threads": 2, "platform": "two; torch 1"}
+    again["model"] |= {"memory_format": "contiguous"}
     notes = circumstances(parse(fields()), again)
     assert notes == [
         "the kind of device differs: cuda in the receipt, cpu here",
+        "the memory format differs: channels_last in the receipt, contiguous here",
+        "the number of threads in one call differs: 1 in the receipt, 2 here",
         "the hardware or a library differs: one; torch 1 in the receipt, two; torch 1 here",
     ]
     assert differences(parse(fields()), again) == []

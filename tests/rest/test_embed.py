@@ -204,6 +204,7 @@ def test_info_tells_what_may_be_asked(server):
     (model,) = info.models
     assert model.name == info.default_model == "efficientnet-lite0-160"
     assert 0.25 in model.sigmas
+    assert (model.tuning.source, model.tuning.note) == ("package", "tune is off")
     assert info.client_seed_allowed
     assert info.limits["pictures"] == 32
     assert len(bytes.fromhex(info.public_key)) == 32

@@ -23,8 +23,9 @@ from service.bench.peers.traffic import Cell, measure
 from service.bench.sampling import Features, sample
 from service.config import Settings
 from service.errors import ConfigurationError
+from service.models.arrangement import available_cores
 from service.models.lanes import Lanes
-from service.models.store import available_cores, load_model
+from service.models.store import load_model
 
 
 def run(contest: Contest, settings: Settings) -> None:

@@ -970,6 +970,7 @@ class InfoResponse(_message.Message):
     DEFAULTS_FIELD_NUMBER: _builtins.int
     CLIENT_SEED_ALLOWED_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     default_model: _builtins.str
     client_seed_allowed: _builtins.bool
@@ -983,6 +984,10 @@ class InfoResponse(_message.Message):
     def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
     def defaults(self) -> Global___Defaults: ...
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that share the work; each model's `device` is the first that works."""
+
     def __init__(
         self,
         *,
@@ -994,10 +999,11 @@ class InfoResponse(_message.Message):
         defaults: Global___Defaults | None = ...,
         client_seed_allowed: _builtins.bool = ...,
         public_key: _builtins.str | None = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_public_key", b"_public_key", "defaults", b"defaults", "public_key", b"public_key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_public_key", b"_public_key", "client_seed_allowed", b"client_seed_allowed", "default_model", b"default_model", "defaults", b"defaults", "limits", b"limits", "models", b"models", "profiles", b"profiles", "public_key", b"public_key", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_public_key", b"_public_key", "client_seed_allowed", b"client_seed_allowed", "default_model", b"default_model", "defaults", b"defaults", "devices", b"devices", "limits", b"limits", "models", b"models", "profiles", b"profiles", "public_key", b"public_key", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__public_key: _TypeAlias = _typing.Literal["public_key"]  # noqa: Y015
     _WhichOneofArgType__public_key: _TypeAlias = _typing.Literal["_public_key", b"_public_key"]  # noqa: Y015
@@ -1019,6 +1025,9 @@ class Model(_message.Message):
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     LANES_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    MEMORY_FORMAT_FIELD_NUMBER: _builtins.int
+    TUNING_FIELD_NUMBER: _builtins.int
     LABEL_SETS_FIELD_NUMBER: _builtins.int
     TEXT_LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -1030,12 +1039,18 @@ class Model(_message.Message):
     lanes: _builtins.int
     platform: _builtins.str
     """Hardware and libraries: where they agree, replays agree to the last bit."""
+    threads: _builtins.int
+    """Torch's own inside one call on a CPU."""
+    memory_format: _builtins.str
+    """"channels_last" or "contiguous"."""
     text_labels: _builtins.bool
     """Whether Classify takes labels as text."""
     @_builtins.property
     def sigmas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def space(self) -> Global___Space: ...
+    @_builtins.property
+    def tuning(self) -> Global___Tuning: ...
     @_builtins.property
     def label_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSet]: ...
     def __init__(
@@ -1051,16 +1066,53 @@ class Model(_message.Message):
         batch_size: _builtins.int = ...,
         lanes: _builtins.int = ...,
         platform: _builtins.str = ...,
+        threads: _builtins.int = ...,
+        memory_format: _builtins.str = ...,
+        tuning: Global___Tuning | None = ...,
         label_sets: _abc.Iterable[Global___LabelSet] | None = ...,
         text_labels: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "label_sets", b"label_sets", "lanes", b"lanes", "name", b"name", "platform", b"platform", "revision", b"revision", "sigmas", b"sigmas", "space", b"space", "text_labels", b"text_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "label_sets", b"label_sets", "lanes", b"lanes", "memory_format", b"memory_format", "name", b"name", "platform", b"platform", "revision", b"revision", "sigmas", b"sigmas", "space", b"space", "text_labels", b"text_labels", "threads", b"threads", "tuning", b"tuning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Tuning(_message.Message):
+    """Where dtype, memory format, batch size, lanes and threads of a model come from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    MS_PER_SAMPLE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """"measured" at this start, "cached" from an earlier one, "pinned" by the settings, or the
+    "package"'s own.
+    """
+    ms_per_sample: _builtins.float
+    """Measured median, noise and encoder, all lanes together."""
+    note: _builtins.str
+    """Why it is the package's own, or was not kept."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        ms_per_sample: _builtins.float | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ms_per_sample", b"_ms_per_sample", "ms_per_sample", b"ms_per_sample"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ms_per_sample", b"_ms_per_sample", "ms_per_sample", b"ms_per_sample", "note", b"note", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ms_per_sample: _TypeAlias = _typing.Literal["ms_per_sample"]  # noqa: Y015
+    _WhichOneofArgType__ms_per_sample: _TypeAlias = _typing.Literal["_ms_per_sample", b"_ms_per_sample"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ms_per_sample) -> _WhichOneofReturnType__ms_per_sample | None: ...
+
+Global___Tuning: _TypeAlias = Tuning  # noqa: Y015
 
 @_typing.final
 class Defaults(_message.Message):
