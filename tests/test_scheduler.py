@@ -11,7 +11,7 @@ from service.scheduler import FIRST_SLICE, Scheduler
 from service.types import Stage
 
 CAPACITIES = {"m": 16, "other": 4}
-QUANTUM = 8  # of "m"
+QUANTUM = 2  # of "m"
 
 
 @dataclass(eq=False)
@@ -98,29 +98,29 @@ def test_newcomers_get_their_first_slices_in_order_of_arrival():
 
 
 def test_a_turn_cut_short_by_a_full_batch_goes_on_in_the_next():
-    first, second = FakeJob(1000, released=0), FakeJob(1000, released=0)
-    scheduler = Scheduler({"m": 10})  # a quantum of 5
+    first, second = FakeJob(1000), FakeJob(1000)
+    scheduler = Scheduler({"m": 40})  # a quantum of 5, and 5 guaranteed
     for job in (first, second):
-        job.released = 1000
         scheduler.resume(job)
-    short = FakeJob(7)
-    scheduler.add(short)
-    scheduler.next_batch(0)  # 1 guaranteed and 2 left over for `first`
-    assert (short.handed, first.handed, second.handed) == (7, 3, 0)
+    scheduler.add(FakeJob(32))
     scheduler.next_batch(0)
-    assert (first.handed, second.handed) == (3 + 2 + 3, 5)
+    assert (first.handed, second.handed) == (5, 3)
+    scheduler.add(FakeJob(33))
+    scheduler.next_batch(0)
+    assert (first.handed, second.handed) == (5 + 5, 3 + 2)
 
 
 def test_a_job_that_leaves_the_queue_loses_the_rest_of_its_turn():
     held, other = FakeJob(1000, released=2), FakeJob(1000)
-    scheduler = Scheduler({"m": 10})
+    scheduler = Scheduler({"m": 40})  # a quantum of 5
     scheduler.resume(held)
     scheduler.resume(other)
-    scheduler.next_batch(0)  # 2 of `held`; 5 and 3 of `other`
+    scheduler.next_batch(0)
+    assert (held.handed, other.handed) == (2, 38)
     held.released = 1000
     scheduler.resume(held)
-    scheduler.next_batch(0)  # 2 of `other`, 5 of `held`, 3 of `other`
-    assert (held.handed, other.handed) == (7, 13)
+    scheduler.next_batch(0)  # `other` ends its turn, then both take turns
+    assert (held.handed, other.handed) == (2 + 20, 38 + 20)
 
 
 def test_resume_does_nothing_to_a_queued_job():
@@ -209,7 +209,7 @@ def test_running_jobs_of_one_priority_never_differ_by_more_than_a_turn(
             scheduler.add(FakeJob(min(newcomer, FIRST_SLICE)))
         scheduler.next_batch(0)
         handed = [job.handed for job in jobs]
-        assert max(handed) - min(handed) <= max(1, capacity // 2)
+        assert max(handed) - min(handed) <= max(1, capacity // 8)
 
 
 def test_jobs_that_arrive_together_soon_have_had_the_same():
@@ -418,7 +418,7 @@ def longest_wait(jobs, tiers, capacity):
     Ahead of it in its tier stand fewer turns than there are jobs, and its tier gets its share of a
     batch, at least one sample, once all the others had theirs.
     """
-    ahead = (jobs - 1) * max(FIRST_SLICE, capacity // 2)
+    ahead = (jobs - 1) * max(FIRST_SLICE, capacity // 8)
     share = max(1, capacity // 8)
     batches_of_a_share = math.ceil(8 / capacity)
     return (ahead // share + 1) * tiers * batches_of_a_share

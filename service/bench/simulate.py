@@ -5,7 +5,7 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from rich.console import Console
@@ -21,7 +21,7 @@ class Row:
     """Requests of one kind and priority; seconds from arrival to answer; None if none was answered.
 
     Attributes:
-        slowdown: median of these seconds, over those of such a request alone.
+        slowdown: median of these seconds, over those of such a request alone with plain batches.
     """
 
     kind: str
@@ -77,7 +77,9 @@ def run(model: DeviceModel, devices: Sequence[int], requests: int, load: float, 
 
 def simulate(model: DeviceModel, devices: int, requests: int, load: float, seed: int) -> Report:
     """Serve the default mix; `load` is the share of the samples that all devices could compute."""
-    lone_s = {kind.name: _alone(model, Request(kind, 0, 0, math.inf, math.inf)) for kind in MIX}
+    # One yardstick, and one workload, whatever the policy: batches are taken as soon as possible.
+    plain = replace(model, late=False, ahead=False, linger_s=0)
+    lone_s = {kind.name: _alone(plain, Request(kind, 0, 0, math.inf, math.inf)) for kind in MIX}
     simulation = Simulation(model, devices)
     rate = load * devices * model.rate / mean_samples(MIX)
     outcomes = list(

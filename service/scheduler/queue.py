@@ -17,7 +17,7 @@ from service.scheduler.jobs import J, Slice, Slices
 FIRST_SLICE = 64
 # One in so many samples is for the tier that waited longest, batches for the model that did.
 GUARANTEED = 8
-_TURNS_PER_BATCH = 2
+_TURNS_PER_BATCH = 8
 
 
 @dataclass(slots=True)
