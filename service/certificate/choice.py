@@ -63,7 +63,7 @@ def choose(
         jac=True,
         method="L-BFGS-B",
         bounds=_bounds(scale),
-        options={"maxiter": 200},
+        options={"maxiter": 200, "maxcor": 20, "ftol": 2e-7},
     )
     return problem.wager(found.x * scale)
 

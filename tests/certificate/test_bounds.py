@@ -123,6 +123,16 @@ def test_largest_shift_is_on_the_sound_side(cone, threshold):
     assert cone.bound(shift + 0.1)[0] < threshold + 0.02
 
 
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("mean", [0.02, 0.1])
+def test_largest_shift_is_the_last_at_which_the_angle_holds(threshold, mean):
+    cone = Cone(np.array([0.5, 0.8, 0.85]), np.array([0.98, 0.95, 0.7]), 0.03, mean)
+    shift = cone.largest_shift(threshold)
+    assert cone.angle(shift)[0] <= math.acos(threshold)
+    assert cone.angle(shift * 1.005)[0] > math.acos(threshold)
+    assert cone.plain_angle(shift)[0] > math.acos(threshold)  # by the joint problem
+
+
 def test_nothing_is_certified_at_absurd_shifts():
     cone = Cone(np.array([0.9]), np.array([0.99]), 0.01, 0.01)
     for shift in (21.0, 1e6, 1e300):
