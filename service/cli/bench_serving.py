@@ -1,6 +1,8 @@
 """`fcs bench load|newcomer|peers`: benches that send requests to running servers."""
 
 import importlib.util
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,7 @@ def load(
     server: ServerSetting = None,
 ) -> None:
     """Latency, throughput, refusals and memory under load; every request accounted for."""
-    _need_httpx()
+    _prepare()
     from service.bench.load.run import Load, run
     from service.bench.processes import Server
 
@@ -69,7 +71,7 @@ def newcomer(
     server: ServerSetting = None,
 ) -> None:
     """A request of 32 samples alone, and beside four of 10,000: how much longer it takes."""
-    _need_httpx()
+    _prepare()
     from service.bench.newcomer import run
 
     run(pictures or (), neighbours, samples, repeats, server or ())
@@ -92,7 +94,7 @@ def peers(
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
 ) -> None:
     """The same certified target served by FastAPI, LitServe, mosec and Ray Serve; what gains."""
-    _need_httpx()
+    _prepare()
     from service.bench.peers.contenders import PEERS
     from service.bench.peers.contest import Contest
     from service.bench.peers.run import run
@@ -112,10 +114,11 @@ def peers(
     run(contest, load_settings(model=model))
 
 
-def _need_httpx() -> None:
-    """It is a tool of development, not a dependency of the service."""
+def _prepare() -> None:
+    """Httpx is no dependency of the service; and whatever ends the bench ends its servers."""
     if importlib.util.find_spec("httpx") is None:
         raise ConfigurationError(
             "this bench sends its requests with httpx, which is not installed: run `make setup`,"
             " or install fcs-serve with the extra `dev`"
         )
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -255,6 +257,21 @@ def test_a_mix_is_shares_of_classes_and_the_sequence_follows_them():
     assert {shot.picture for shot in drawn} == {0, 1, 2, 3}
     again = [shot for shot, _ in zip(shots(mix, ("rest", "grpc"), 4, 7), range(50), strict=False)]
     assert again == drawn[:50]
+
+
+def test_a_bench_that_is_terminated_takes_its_server_with_it():
+    command = [sys.executable, "-m", "service", "bench", "load", "--mix", "long"]
+    bench = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+    until = time.monotonic() + 60
+    while not (found := children.read_text().split()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    server = Path("/proc", found[0])
+    assert "serve" in (server / "cmdline").read_text()
+    bench.terminate()
+    assert bench.wait(60) == 128 + signal.SIGTERM
+    assert not server.exists()
 
 
 def test_without_the_http_client_it_is_said_what_to_install(monkeypatch):
