@@ -7,10 +7,11 @@ import pytest
 from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError, Kind, ServiceError
+from service.job import JobResult
 from service.models import catalogue
 from service.scheduler import Scheduler
 from service.types import EmbedRequest
-from tests.tiny import Rotation, picture, tiny_model
+from tests.tiny import Rotation, picture, revision_at, tiny_model
 
 SMALL = {"samples": 50, "selection_samples": 10}
 
@@ -252,3 +253,31 @@ def test_a_model_that_fails_its_warm_up_ends_the_start(tiny, monkeypatch):
             await core.drain()
 
     asyncio.run(scenario())
+
+
+def test_one_answer_names_one_revision_though_a_batch_was_halved_in_between(tiny):
+    """The first picture is answered before the memory runs out, the second after."""
+
+    async def scenario(core):
+        work = core.embed(request_of(picture((0, 0, 0)), picture(), samples=4000, target=None))
+        running = asyncio.ensure_future(work)
+        engine = core._fleet.engines[0]
+        while len(engine.jobs) != 2:
+            await asyncio.sleep(0.001)
+        first = next(job for job in engine.jobs if job.image.max() == 0)
+        result = answered_early(first)
+        first.future.set_result(result)
+        tiny.pipeline.encoder.error = MemoryError()
+        tiny.pipeline.encoder.fails_on = lambda pixels: len(pixels) > 2
+        answer = await running
+        assert answer.revision == core.info().models[0].revision == revision_at(2)
+        embeddings = {item.values for item in answer.data}
+        assert result.embedding.tobytes() not in embeddings
+        return answer
+
+    run(scenario)
+
+
+def answered_early(job):
+    """A result of the revision that the job began with."""
+    return JobResult(np.ones(4, np.float32) / 2, None, None, 0, 0, 0, job.work.attempt.model, None)

@@ -1,4 +1,8 @@
+import subprocess
+import sys
+import threading
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -41,3 +45,39 @@ def test_all_pieces_have_ended_before_an_error_is_told(lanes):
     with pytest.raises(ValueError, match="first piece"):
         lanes.run(work, 3)
     assert sorted(ended) == [1, 2]
+
+
+def test_lanes_work_side_by_side_in_the_order_of_submission(lanes):
+    together = threading.Barrier(3)
+    futures = [lanes.submit(lambda: together.wait(10)) for _ in range(3)]
+    assert sorted(future.result(10) for future in futures) == [0, 1, 2]
+    order = []
+    for future in [lanes.submit(partial(order.append, i)) for i in range(3)]:
+        future.result(10)
+    assert sorted(order) == [0, 1, 2]
+
+
+def test_a_cancelled_piece_is_not_run(lanes):
+    free, ran = threading.Event(), []
+    held = [lanes.submit(free.wait) for _ in range(3)]
+    late = lanes.submit(lambda: ran.append(1))
+    assert late.cancel()
+    free.set()
+    for future in held:
+        future.result(10)
+    lanes.submit(lambda: None).result(10)
+    assert ran == []
+
+
+def test_a_call_that_never_returns_does_not_hold_the_end_of_the_process():
+    program = (
+        "import threading; from service.models.lanes import Lanes;"
+        "lanes = Lanes(1); lanes.submit(threading.Event().wait); lanes.close(0.1)"
+    )
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
+
+
+def test_lanes_may_have_several_threads_each():
+    pool = Lanes(1, threads=2)
+    assert pool.submit(torch.get_num_threads).result(10) == 2
+    pool.close()
