@@ -4,7 +4,6 @@ import time
 import numpy as np
 import pytest
 
-from service import statistics
 from service.errors import Kind, ServiceError
 from service.fleet import Fleet
 from service.metrics import Metrics
@@ -256,21 +255,22 @@ def test_a_job_that_moved_outlives_the_engine_that_it_left(make_fleet):
     assert job.future.result(WAIT).model.batch_size == 2
 
 
-def test_every_engine_waits_for_the_statistics_that_it_adds_to(make_fleet, monkeypatch):
-    monkeypatch.setattr("service.certificate.blocks._BLOCK_ROWS", 8)
-    free, most = threading.Event(), []
-    measure = statistics.measure
+def test_every_engine_waits_for_the_statistics_that_it_adds_to(make_fleet):
+    engine = make_fleet().engines[0]
+    waits = []
 
-    def slow(block):
-        assert free.wait(WAIT)
-        return measure(block)
+    class Elsewhere:
+        """Another engine, which makes the statistics and computes nothing."""
 
-    monkeypatch.setattr(statistics, "measure", slow)
-    fleet = make_fleet(batch_sizes=(1, 1))
-    job = job_of(plan=plan(**LARGE))
-    fleet.submit([job])
-    time.sleep(0.5)
-    most = len(job.homes[0]._statistics._blocks)
-    free.set()
-    assert job.future.result(WAIT).verdict.findings.samples == 2000
-    assert most <= statistics._MOST_BLOCKS_WAITING + 4
+        resume = found = staticmethod(lambda *_: None)
+        wait_for_room = staticmethod(lambda: waits.append(1))
+
+    job = job_of()
+    job.begin(engine.model("tiny"), (Elsewhere(), engine))
+    engine.accept(job)
+    end = time.monotonic() + WAIT
+    while job.work.attempt.tallied < job.total:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert job.future.cancel()
+    assert len(waits) >= 15  # after each batch of four
