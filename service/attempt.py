@@ -17,7 +17,7 @@ from service.certificate.evidence import Mark
 from service.certificate.sequential import Sequential
 from service.certificate.tally import Tally
 from service.models.store import LoadedModel
-from service.types import SamplingPlan, Stage
+from service.types import Look, SamplingPlan, Stage
 
 # Bytes of features that may wait for those of lower indices, which another engine computes.
 _MOST_WAITING_BYTES = 64 * 2**20
@@ -56,7 +56,7 @@ class Attempt:
         self._stages = stages(plan)
         self._total = sum(count for _, count in self._stages)
         self._make_watch = make_watch
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # who is told something may leave, which releases
         self._handed_out = 0
         self._tallied = 0
         self._looks = 0
@@ -157,6 +157,17 @@ class Attempt:
     def selected(self) -> bool:
         """The embedding is known."""
         return not self._released and self.tally.selected
+
+    def tell(self, listener: Callable[[Look], None], look: Look) -> None:
+        """Tell a listener of a look, unless it is of the past: the attempt has ended.
+
+        Args:
+            listener: must not wait for anybody.
+            look: at this attempt.
+        """
+        with self._lock:
+            if not self._released:
+                listener(look)
 
     def continue_past_look(self) -> None:
         """A checkpoint was looked at, and sampling goes on."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -95,32 +95,38 @@ class Device:
         with self._progress:
             return time.monotonic() - max(self._last_done, self._flight[0].launched)
 
-    def alone(self, batch: Batch, index: int, timeout_s: float) -> Sampled:
-        """One slice of a batch that failed, by itself in the same shape.
+    def alone(self, batch: Batch, index: int, timeout_s: float) -> Batch:
+        """One slice of a batch that failed, by itself in the same shape, when it is done.
 
         Raises:
-            Exception: what the call raised; TimeoutError.
+            TimeoutError: the call does not return.
         """
         single = self._submit(batch.model.name, [batch.slices[index]])
-        return single.sampled.result(timeout_s)
+        _await(single.sampled, timeout_s)
+        return single
 
     def empty(self, model: LoadedModel, timeout_s: float) -> None:
         """A call with padding alone, which fails only if the device does."""
         self._pool.submit(partial(self._samplers[model.name], ())).result(timeout_s)
 
-    def halve(self, name: str) -> LoadedModel:
+    def halve(self, name: str, timeout_s: float) -> LoadedModel:
         """Put a model in half its batch shape, or less if that does not fit either.
 
         Raises:
             Exception: whatever a call in a batch of one raised.
+            TimeoutError: a call does not return.
         """
+        for batch in self._flight:  # the lanes take them first
+            _await(batch.sampled, timeout_s)
         while True:
             model = self.models[name].halved()
             self.models[name] = model
             self._samplers[name] = make_sampler(model)
             try:
-                self._warm_up(name, None)
+                self._warm_up(name, timeout_s)
                 return model
+            except TimeoutError:
+                raise
             except Exception:
                 if model.batch_size == 1:
                     raise
@@ -156,3 +162,8 @@ class Device:
         with self._progress:
             self._last_done = time.monotonic()
         self._on_done()
+
+
+def _await(call: "Future[Sampled]", timeout_s: float) -> None:
+    if not wait([call], timeout_s).done:
+        raise TimeoutError(f"a device call has not returned for {timeout_s:g} s")

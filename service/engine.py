@@ -11,7 +11,6 @@ transports, requests or pictures.
 """
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from service.statistics import Statistics, answer, fail
 
 _log = logging.getLogger(__name__)
 _RESTARTS = 1
+_STOP_S = 5.0  # longest wait for the device thread, which may itself wait for a stuck call
 
 
 class Engine:
@@ -79,7 +79,7 @@ class Engine:
             self._stopping = True
             self._wake.notify_all()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_STOP_S)
         self._fail_all(unavailable("the service is shutting down"))
         self._device.close()
         self._statistics.close()
@@ -93,12 +93,13 @@ class Engine:
         with self._wake:
             if self._stopping or self._fault:
                 raise unavailable(self._fault or "the service is shutting down")
-            model = self.model(job.model)
-            if job.work.attempt.model.revision != model.revision:  # halved a moment ago
-                job.homes = (self,)
-                job.begin(model)
+            work, model = job.work, self.model(job.model)
+            if self not in work.homes:
+                return  # it started over on another of its engines a moment ago
+            if work.attempt.model.revision != model.revision:  # halved a moment ago
+                work = job.begin(model, (self,))
             self._jobs.add(job)
-            self._scheduler.add(job.work)
+            self._scheduler.add(work)
             self._wake.notify_all()
         job.future.add_done_callback(partial(self._forget, job))
 
@@ -112,6 +113,10 @@ class Engine:
     def found(self, work: Work, what: Block | Mark) -> None:
         """Queue what the samples of a job filled or reached, for its statistics."""
         self._statistics.take(work, what)
+
+    def wait_for_room(self) -> None:
+        """Wait while the statistics are far behind; for device threads that add to them."""
+        self._statistics.wait_for_room()
 
     @property
     def device(self) -> str:
@@ -130,9 +135,9 @@ class Engine:
 
     @property
     def jobs(self) -> frozenset[Job]:
-        """Those accepted whose waiter has no answer yet."""
+        """Those accepted whose waiter has no answer yet, but for those that moved elsewhere."""
         with self._wake:
-            return frozenset(self._jobs)
+            return frozenset(job for job in self._jobs if self in job.homes)
 
     @property
     def pending_samples(self) -> float:
@@ -156,6 +161,8 @@ class Engine:
                 self._loop()
                 return
             except BaseException as error:
+                if self._stopping:
+                    return
                 _log.exception("the device thread died; restarts left: %d", restarts_left)
                 self._suspend(f"the device thread died: {type(error).__name__}")
             if restarts_left and self._revived():
@@ -165,26 +172,31 @@ class Engine:
 
     def _loop(self) -> None:
         """Launch while a lane may want a batch; reply to the oldest when it is done."""
-        while (step := self._next()) is not None:
+        while not self._stopping:
+            step, late = self._next()
+            for work in late:
+                work.job.fail(ServiceError(Kind.DEADLINE, "the deadline passed"))
             if isinstance(step, Batch):
                 self._finish(step)
-            else:
+            elif step:
                 self._launch(step)
-
-    def _next(self) -> Batch | Sequence[Slice[Work]] | None:
-        """Wait for a batch that is done or slices to launch; None when stopping."""
-        with self._wake:
-            while not self._stopping:
-                now = time.monotonic()
-                for work in self._scheduler.expired(now):
-                    work.job.fail(ServiceError(Kind.DEADLINE, "the deadline passed"))
-                if not self._device.full and (slices := self._scheduler.next_batch(now)):
-                    return slices
-                if (batch := self._device.oldest_done()) is not None:
-                    return batch
-                self._wake.wait(self._timeout_s / 4)
+            else:
                 self._watch()
-        return None
+
+    def _next(self) -> tuple[Batch | Sequence[Slice[Work]] | None, Sequence[Work]]:
+        """A batch that is done, slices to launch, or None after a wait; and whose time is over.
+
+        No job is answered here: who is told of it may want another engine's lock.
+        """
+        with self._wake:
+            now = time.monotonic()
+            late = self._scheduler.expired(now)
+            if not self._device.full and (slices := self._scheduler.next_batch(now)):
+                return slices, late
+            batch = self._device.oldest_done()
+            if batch is None and not late and not self._stopping:
+                self._wake.wait(self._timeout_s / 4)
+            return batch, late
 
     def _launch(self, slices: Sequence[Slice[Work]]) -> None:
         now = time.monotonic()
@@ -223,18 +235,19 @@ class Engine:
             try:
                 work.job.device_s += seconds * part.count / fill
                 tallied = work.attempt.add(
-                    part.stage, part.first, features, partial(work.job.homes[0].found, work)
+                    part.stage, part.first, features, partial(work.homes[0].found, work)
                 )
                 if work.job.progress is not None and tallied:
                     work.job.progress(tallied)
                 if not work.job.plan.certify and work.attempt.selected:
                     answer(work, None, None)
-                elif len(work.job.homes) > 1:
-                    work.job.resume()
+                else:
+                    work.resume()  # it may have left the queues with too much under way
             except Exception as error:
                 fail(work, error)
         self._metrics.phase_seconds.labels(phase="tally").inc(time.perf_counter() - began)
-        self._statistics.wait_for_room()
+        for home in {part.job.homes[0] for part in slices}:
+            home.wait_for_room()
 
     # Faults.
 
@@ -242,7 +255,7 @@ class Engine:
         """A batch failed: run each of its slices alone, in the same shape, to find the culprit.
 
         Raises:
-            Exception: the device fails even an empty batch.
+            Exception: the device fails even an empty batch, or a call does not return.
         """
         _log.warning("a batch failed (%s); running its jobs apart", error)
         if batch.model is not self.model(batch.model.name):
@@ -251,12 +264,17 @@ class Engine:
         for index, part in enumerate(batch.slices):
             if part.job.abandoned:
                 continue
+            single = self._device.alone(batch, index, self._timeout_s)
             try:
-                sampled = self._device.alone(batch, index, self._timeout_s)
+                sampled = single.sampled.result()
             except Exception as cause:
+                if is_out_of_memory(cause):
+                    self._halve(batch, cause)
+                    return
                 fail(part.job, cause)
                 continue
             alive = True
+            self._observe(single, sampled)
             self._reply([part], sampled)
         if not alive:  # poisoned jobs, or a device that fails whatever it is given?
             self._device.empty(batch.model, self._timeout_s)
@@ -265,15 +283,16 @@ class Engine:
         """Out of memory: half the batch shape from now on, and the jobs in flight start over.
 
         Raises:
-            Exception: not even a batch of one fits.
+            Exception: not even a batch of one fits, or a call does not return.
         """
         name = batch.model.name
         if batch.model is not self.model(name):
             return  # launched before an earlier halving
         if batch.model.batch_size == 1:
             raise error
-        model = self._device.halve(name)
-        self._metrics.batch_halvings.inc(math.log2(batch.model.batch_size // model.batch_size))
+        model = self._device.halve(name, self._timeout_s)
+        halvings = (batch.model.batch_size // model.batch_size).bit_length() - 1
+        self._metrics.batch_halvings.inc(halvings)
         _log.warning(
             "out of memory: %s runs in batches of %d from now on, and its jobs start over",
             name,
@@ -281,11 +300,18 @@ class Engine:
         )
         with self._wake:
             self._scheduler.resize(name, model.batch_size)
-            for job in self._jobs:
-                if job.model == name and not job.abandoned:
-                    job.homes = (self,)
-                    job.begin(model)
-                    self._scheduler.add(job.work)
+        for job in self.jobs:
+            if job.model == name and not job.abandoned:
+                self._start_over(job, model)
+
+    def _start_over(self, job: Job, model: LoadedModel) -> None:
+        try:
+            work = job.begin(model, (self,))
+        except Exception as error:
+            fail(job.work, error)
+            return
+        with self._wake:
+            self._scheduler.add(work)
 
     def _suspend(self, reason: str) -> None:
         """Accept no work, and tell every waiter."""
@@ -317,7 +343,8 @@ class Engine:
             self._suspend(f"a device call has not returned for {self._timeout_s:g} s")
         elif silent_s <= self._timeout_s and self._stuck:
             _log.warning("the device call returned; work is accepted again")
-            self._stuck, self._fault = False, None
+            with self._wake:
+                self._stuck, self._fault = False, None
 
     def _fail_all(self, error: ServiceError) -> None:
         for job in self.jobs:
@@ -329,7 +356,7 @@ class Engine:
         return Scheduler({name: m.batch_size for name, m in self._device.models.items()})
 
     def _forget(self, job: Job, future: "Future[JobResult]") -> None:
-        if not future.cancelled() and future.exception() is None:
+        if self in job.homes and not future.cancelled() and future.exception() is None:
             self.rate.spare(job.outstanding // len(job.homes))
         job.release()
         with self._wake:

@@ -57,13 +57,18 @@ class Fleet:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Accept jobs; each one's future will be resolved.
 
+        Engines of one revision get all jobs of a model: an answer names one, and with several it
+        would never end.
+
         Raises:
             ServiceError: unavailable, when no engine is fit; the jobs are worth nothing then.
         """
+        revisions: dict[str, str] = {}
         for job in jobs:
-            homes = self._homes(job)
-            job.homes = homes
-            job.begin(homes[0].model(job.model))
+            homes = self._homes(job, revisions.get(job.model))
+            model = homes[0].model(job.model)
+            revisions[job.model] = model.revision
+            job.begin(model, homes)
             for home in homes:
                 home.accept(job)
 
@@ -116,11 +121,13 @@ class Fleet:
     def _jobs(self) -> frozenset[Job]:
         return frozenset().union(*(engine.jobs for engine in self.engines))
 
-    def _homes(self, job: Job) -> tuple[Engine, ...]:
+    def _homes(self, job: Job, revision: str | None) -> tuple[Engine, ...]:
+        """Engines that work, of this revision where there are any."""
         fit = [engine for engine in self.engines if engine.fault is None]
         if not fit:
             raise unavailable(self.fault or "no device works")
-        nearest = min(fit, key=lambda e: e.pending_samples / max(e.rate.computed, 1e-9))
+        alike = [engine for engine in fit if engine.model(job.model).revision == revision]
+        nearest = min(alike or fit, key=lambda e: e.pending_samples / max(e.rate.computed, 1e-9))
         model = nearest.model(job.model)
         if job.total < _SHARED_FROM * model.batch_size:
             return (nearest,)

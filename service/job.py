@@ -1,5 +1,6 @@
 """One picture's Monte-Carlo work and who waits for it."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,16 @@ Progress = Callable[[int], None]
 
 
 class Home(Protocol):
-    """An engine that hands out a job's samples."""
+    """An engine that hands out samples of a job's attempt."""
 
     def resume(self, work: "Work") -> None:
         """More of its samples may be handed out now."""
 
     def found(self, work: "Work", what: Block | Mark) -> None:
         """Queue what its samples filled or reached, for its statistics."""
+
+    def wait_for_room(self) -> None:
+        """Wait while its statistics are far behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,6 @@ class Job:
             they have to be computed again.
         make_watch: makes what is shown every feature on a device thread, once it is tallied.
         on_look: told on the statistics thread what is certified after a look that decided nothing.
-        homes: the engines that hand out its samples.
     """
 
     model: str
@@ -81,8 +84,8 @@ class Job:
     started: float | None = None
     device_s: float = 0.0
     statistics_s: float = 0.0
-    homes: tuple[Home, ...] = ()
     _work: "Work | None" = None
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def work(self) -> "Work":
@@ -95,17 +98,26 @@ class Job:
             raise RuntimeError("no engine has begun this job")
         return self._work
 
-    def begin(self, model: LoadedModel) -> None:
-        """Start, or start over, with this model's batch shape."""
-        if self._work is not None:
+    def begin(self, model: LoadedModel, homes: "tuple[Home, ...]") -> "Work":
+        """Start, or start over, with this model's batch shape; several engines may ask at once.
+
+        Returns:
+            what these homes are to hand out, unless it is abandoned for another one already.
+        """
+        work = Work(self, Attempt(self.plan, model, self.make_watch), homes)
+        with self._turn:
+            before, self._work = self._work, work
+        if before is not None:
+            before.attempt.release()  # first: what is tallied no more is what was tallied in vain
             if self.progress is not None:
-                self.progress(-self._work.attempt.tallied)
-            self._work.attempt.release()
-        self._work = Work(self, Attempt(self.plan, model, self.make_watch))
+                self.progress(-before.attempt.tallied)
+        return work
 
     def again(self) -> "Job":
         """The same work for another future."""
-        return replace(self, future=Future(), started=None, homes=(), _work=None)
+        if self.progress is not None and self._work is not None:
+            self.progress(-self._work.attempt.tallied)
+        return replace(self, future=Future(), started=None, _work=None, _turn=threading.Lock())
 
     @property
     def total(self) -> int:
@@ -118,14 +130,14 @@ class Job:
         return 0 if self._work is None else self._work.attempt.outstanding
 
     @property
+    def homes(self) -> "tuple[Home, ...]":
+        """The engines that hand out its samples now."""
+        return self.work.homes
+
+    @property
     def abandoned(self) -> bool:
         """Failed, finished, or its caller left."""
         return self.future.done()
-
-    def resume(self) -> None:
-        """Tell the engines that more samples may be handed out now."""
-        for home in self.homes:
-            home.resume(self.work)
 
     def release(self) -> None:
         """Give back the memory of the samples: nobody waits for them any more."""
@@ -151,10 +163,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """A job in one of its attempts, as schedulers and batches hold it."""
+    """A job in one of its attempts, as schedulers and batches hold it.
+
+    Attributes:
+        homes: the engines that hand out its samples, all in the attempt's batch shape; the
+            statistics are made by the first.
+    """
 
     job: Job
     attempt: Attempt
+    homes: tuple[Home, ...]
 
     @property
     def model(self) -> str:
@@ -184,3 +202,8 @@ class Work:
     def take(self, limit: int) -> list[tuple[Stage, int, int]]:
         """Hand out up to `limit` samples as (stage, first index, count)."""
         return self.attempt.take(limit)
+
+    def resume(self) -> None:
+        """Tell the engines that more samples may be handed out now."""
+        for home in self.homes:
+            home.resume(self)

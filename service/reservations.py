@@ -78,7 +78,7 @@ class Reservations:
             ServiceError: busy.
         """
         most = self.settings.max_pending_bytes
-        if self.pictures and self._bytes + needed > most:
+        if self._bytes and self._bytes + needed > most:
             raise ServiceError(
                 Kind.BUSY,
                 f"no room for {needed} bytes beside the {self._bytes} that wait (limit: {most})",

@@ -5,9 +5,11 @@ alone, never on timing. The device thread waits only when this one is far behind
 """
 
 import logging
+import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from service.certificate.blocks import Block, measure
 from service.certificate.evidence import Mark
@@ -32,6 +34,7 @@ class Statistics:
         self._metrics = metrics
         self._worker = ThreadPoolExecutor(1, "fcs-statistics")
         self._blocks: deque[Future[None]] = deque()
+        self._waiting = threading.Lock()
 
     def take(self, work: Work, found: Block | Mark) -> None:
         """Queue a full block or a checkpoint; never waits."""
@@ -41,9 +44,11 @@ class Statistics:
             self._blocks.append(self._worker.submit(self._absorb, work, found))
 
     def wait_for_room(self) -> None:
-        """Wait while full blocks pile up (device thread)."""
-        while len(self._blocks) > _MOST_BLOCKS_WAITING:
-            self._blocks.popleft().result()
+        """Wait while full blocks pile up (device threads)."""
+        with self._waiting:
+            while len(self._blocks) > _MOST_BLOCKS_WAITING:
+                with suppress(CancelledError):  # the service is shutting down
+                    self._blocks.popleft().result()
 
     def close(self) -> None:
         """End the thread after what it is doing now."""
@@ -69,9 +74,9 @@ class Statistics:
             if verdict is None:
                 # First: the device need not wait for what a listener is told.
                 work.attempt.continue_past_look()
-                work.job.resume()
+                work.resume()
                 if work.job.on_look is not None:
-                    work.job.on_look(work.attempt.sequential.so_far(mark))
+                    work.attempt.tell(work.job.on_look, work.attempt.sequential.so_far(mark))
                 self._spent(work, began)
                 return
             fidelity = work.attempt.tally.fidelity

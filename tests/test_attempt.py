@@ -97,3 +97,23 @@ def test_an_attempt_that_has_ended_takes_no_more():
     assert not attempt.selected
     with pytest.raises(RuntimeError, match="ended"):
         attempt.tally  # noqa: B018
+
+
+def test_a_look_of_the_past_is_told_to_nobody():
+    attempt, told = attempt_of(), []
+    attempt.tell(told.append, "now")
+    attempt.release()
+    attempt.tell(told.append, "past")
+    assert told == ["now"]
+
+
+def test_who_is_told_of_features_may_leave_at_once():
+    attempt = attempt_of()
+
+    class Leaving:
+        def add(self, stage, rows, embedding):
+            attempt.release()
+
+    attempt._make_watch = Leaving
+    assert add(attempt, Stage.CLEAN, 0, 1) == 1
+    assert add(attempt, Stage.SELECT, 0, 4) == 0

@@ -254,3 +254,9 @@ def test_a_job_whose_looks_are_slow_waits_for_them(make_engine, monkeypatch):
     for n, drawn in ahead:
         assert drawn <= points[min(points.index(n) + 1, len(points) - 1)]
     assert len(ahead) > 3
+
+
+def test_a_job_goes_on_when_more_is_under_way_than_may_wait(make_engine, monkeypatch):
+    monkeypatch.setattr("service.attempt._MOST_WAITING_BYTES", 0)  # the floor: 64 samples
+    engine = make_engine(tiny_model(lanes=10))  # 20 batches of 4 in flight
+    assert result_of(engine, job_of(plan=plan(estimation=500))).verdict is not None

@@ -9,6 +9,7 @@ import pytest
 from service.errors import Kind, ServiceError
 from service.fleet import Fleet
 from service.metrics import Metrics
+from service.models import sampler
 from tests.engines import WAIT, job_of, result_of, value_of
 from tests.tiny import Rotation, plan, revision_at, tiny_model
 
@@ -253,3 +254,85 @@ def test_work_past_its_deadline_ends_without_its_caller(make_fleet):
     assert caught.value.kind is Kind.DEADLINE
     assert late.outstanding > 0
     assert fleet.wait_idle(WAIT)
+
+
+def test_memory_that_runs_out_while_jobs_run_apart_halves_the_batch(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, lanes=1))
+    calls = iter([RuntimeError("once")])
+
+    def fails(pixels):
+        encoder.error = next(calls, MemoryError("out of memory"))
+        return len(pixels) > 2
+
+    encoder.fails_on = fails
+    assert result_of(fleet, job_of()).model.batch_size == 2
+
+
+def test_memory_that_runs_out_while_noise_is_drawn_halves_the_batch(make_fleet, monkeypatch):
+    fleet = make_fleet(tiny_model(lanes=1))
+    add_noise = sampler.add_noise
+
+    def once(*arguments):
+        monkeypatch.setattr(sampler, "add_noise", add_noise)
+        raise MemoryError
+
+    monkeypatch.setattr(sampler, "add_noise", once)
+    assert result_of(fleet, job_of()).model.batch_size == 2
+
+
+def test_samples_that_run_apart_are_counted(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, lanes=1))
+    calls = iter([True])
+    encoder.fails_on = lambda pixels: next(calls, False)
+    result_of(fleet, job_of())
+    counted = [
+        value_of(metrics_of(fleet), "fcs_samples_total", stage=stage)
+        for stage in ("clean", "select", "estimate")
+    ]
+    assert counted == [1, 10, 50]
+
+
+def test_halvings_of_an_odd_batch_are_whole(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, batch_size=3))
+    out_of_memory_above(encoder, 1)
+    result_of(fleet, job_of())
+    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 1
+
+
+def test_a_listener_that_fails_when_a_job_starts_over_fails_that_job_alone(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+
+    def fails_going_back(count):
+        if count < 0:
+            raise ValueError("a listener")
+
+    long = plan(estimation=4000)
+    bad, good = job_of(plan=long, progress=fails_going_back), job_of(plan=long)
+    fleet.submit([bad, good])
+    until(lambda: bad.total - bad.outstanding > 100)
+    out_of_memory_above(encoder, 2)
+    with pytest.raises(ServiceError, match="ValueError"):
+        bad.future.result(WAIT)
+    assert good.future.result(WAIT).model.batch_size == 2
+
+
+def test_a_call_that_sticks_while_the_batch_is_halved_is_told_and_holds_no_stop():
+    encoder = Rotation()
+    fleet = Fleet([{"tiny": tiny_model(encoder=encoder)}], Metrics("test"), device_timeout_s=0.3)
+    fleet.start()
+    free = threading.Event()
+    encoder.error = MemoryError("out of memory")
+    encoder.fails_on = lambda pixels: len(pixels) > 2 or not free.wait(WAIT)
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError, match="TimeoutError") as caught:
+        job.future.result(WAIT / 2)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    began = time.monotonic()
+    fleet.stop()
+    assert time.monotonic() - began < 8
+    free.set()

@@ -7,7 +7,7 @@ import pytest
 from service.errors import Kind, ServiceError
 from service.fleet import Fleet
 from service.metrics import Metrics
-from service.types import Target
+from service.types import Stage, Target
 from tests.engines import WAIT, job_of, result_of
 from tests.tiny import Rotation, plan, tiny_model
 
@@ -175,3 +175,102 @@ def test_a_shared_job_starts_over_on_the_engine_whose_batch_was_halved(make_flee
     assert job.homes == (fleet.engines[0],)
     assert result.model.batch_size == 2
     assert result.verdict.findings.samples == 2000
+
+
+def test_deadlines_of_shared_jobs_pass_on_all_engines_at_once(make_fleet):
+    """Each engine answers one job of both, and each answer is news for both engines."""
+    fleet = make_fleet()
+    both = threading.Barrier(2, timeout=2)
+    soon = time.monotonic() + 0.3
+    jobs = [job_of(value=v, plan=plan(estimation=100_000), deadline=soon) for v in (1, 2)]
+    for job in jobs:
+        job.future.add_done_callback(lambda _: both.wait())
+    fleet.submit(jobs)
+    for job in jobs:
+        with pytest.raises(ServiceError, match="deadline"):
+            job.future.result(WAIT)
+    asking = threading.Thread(target=fleet.wait_idle, args=(WAIT,), daemon=True)
+    asking.start()
+    asking.join(WAIT)
+    assert not asking.is_alive(), "the engines wait for each other"
+
+
+def test_an_attempt_is_resumed_by_engines_of_its_own_shape_only():
+    job, old, new = job_of(), tiny_model(), tiny_model(batch_size=2)
+    told = []
+
+    class Halved:
+        def resume(self, work):
+            job.begin(new, (self,))
+
+    class Other:
+        def resume(self, work):
+            told.append(work)
+
+    work = job.begin(old, (Halved(), Other()))
+    work.resume()
+    assert told == [work]
+    assert work.abandoned
+    assert job.work.attempt.model is new
+
+
+def test_samples_computed_in_vain_are_taken_back_exactly():
+    counted = []
+    job = job_of(progress=counted.append)
+    first = job.begin(tiny_model(), ())
+    release = first.attempt.release
+
+    def last_moment():  # another engine's features come while the job starts over
+        row = np.eye(1, 4, dtype=np.float32)
+        counted.append(first.attempt.add(Stage.CLEAN, 0, row, lambda _: None))
+        release()
+
+    first.attempt.release = last_moment
+    job.begin(tiny_model(batch_size=2), ())
+    assert counted == [1, -1]
+
+
+def test_the_pictures_of_a_request_go_to_engines_of_one_revision(make_fleet):
+    fleet = make_fleet(batch_sizes=(4, 2))
+    jobs = [job_of(value=v, plan=plan(estimation=60)) for v in range(6)]
+    fleet.submit(jobs)
+    assert len({job.future.result(WAIT).model.revision for job in jobs}) == 1
+    later = [job_of(value=v, plan=plan(estimation=60)) for v in range(6)]
+    for job in later:
+        fleet.submit([job])
+    assert len({job.future.result(WAIT).model.revision for job in later}) == 2
+
+
+def test_a_job_that_moved_outlives_the_engine_that_it_left(make_fleet):
+    one = Rotation()
+    fleet = make_fleet(one, Rotation())
+    one.error = MemoryError("out of memory")
+    one.fails_on = lambda pixels: len(pixels) > 2
+    job = job_of(plan=plan(estimation=5000))
+    fleet.submit([job])
+    while job.homes != (fleet.engines[0],):
+        time.sleep(0.001)
+    fleet.engines[1]._suspend("lost")
+    assert job not in fleet.engines[1].jobs
+    assert job.future.result(WAIT).model.batch_size == 2
+
+
+def test_every_engine_waits_for_the_statistics_that_it_adds_to(make_fleet):
+    engine = make_fleet().engines[0]
+    waits = []
+
+    class Elsewhere:
+        """Another engine, which makes the statistics and computes nothing."""
+
+        resume = found = staticmethod(lambda *_: None)
+        wait_for_room = staticmethod(lambda: waits.append(1))
+
+    job = job_of()
+    job.begin(engine.model("tiny"), (Elsewhere(), engine))
+    engine.accept(job)
+    end = time.monotonic() + WAIT
+    while job.work.attempt.tallied < job.total:
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    assert job.future.cancel()
+    assert len(waits) >= 15  # after each batch of four

@@ -17,7 +17,7 @@ TARGET = Target(0.25, 0.93)
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(catalogue, "load_model", lambda reference, settings: tiny_model())
+    monkeypatch.setattr(catalogue, "load_model", lambda *_: tiny_model())
 
 
 def run(scenario, **settings):

@@ -75,3 +75,13 @@ def test_what_a_refused_request_asked_for_is_not_held():
         assert books.reservations.pictures == 2
     with books.request(pictures=2):
         pass
+
+
+def test_memory_is_limited_before_the_first_picture_is_admitted():
+    books = Books(max_pending_bytes=1024**2).reservations
+    with books.memory(2**21):  # alone: admitted though larger than the limit
+        with pytest.raises(ServiceError) as caught, books.memory(1):
+            pass
+        assert caught.value.kind is Kind.BUSY
+    with books.memory(2**19), books.memory(2**19):
+        pass

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.models.device_noise import WORDS, grid_noise, sample_words
-from service.models.sampler import Draw, Sampled
+from service.models.sampler import Draw, Sampled, is_out_of_memory
 from service.models.store import LoadedModel
 from service.types import Stage
 
@@ -84,6 +84,8 @@ class DeviceSampler:
             try:
                 own.pictures[rows] = self._on_device(draw.image)
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise  # no fault of the picture
                 spoiled.append((i, error))
                 continue
             words = sample_words(draw.seed, draw.stage, draw.first, draw.count)

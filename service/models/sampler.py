@@ -74,6 +74,8 @@ class HostSampler:
                         draw.image, draw.noise, draw.seed, draw.stage, draw.first + k
                     )
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise  # no fault of the picture
                 rows[:] = 0
                 spoiled.append((i, error))
             row += draw.count
