@@ -148,7 +148,7 @@ class Cone:
         """Upper bound in radians on the angle between u and F(x'), and the argument that gave it.
 
         (pi, "none") where no argument holds. The joint problem sharpens the directional argument
-        and goes by its name; it costs some twenty milliseconds.
+        and goes by its name; it costs some milliseconds.
         """
         plain, method = self.plain_angle(shift)
         joint = joint_angle(
