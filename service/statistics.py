@@ -71,7 +71,9 @@ class Statistics:
                 work.attempt.continue_past_look()
                 work.job.resume()
                 if work.job.on_look is not None:
-                    work.job.on_look(work.attempt.sequential.so_far(mark))
+                    look = work.attempt.sequential.so_far(mark)
+                    if not work.abandoned:  # it may have started over meanwhile
+                        work.job.on_look(look)
                 self._spent(work, began)
                 return
             fidelity = work.attempt.tally.fidelity
