@@ -55,13 +55,18 @@ class Fleet:
             engine.stop()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Accept jobs; each one's future will be resolved.
+        """Accept the jobs of one request; each one's future will be resolved.
+
+        They go to engines of one revision, as their answer will: a batch shape that was halved on
+        one device stays so.
 
         Raises:
             ServiceError: unavailable, when no engine is fit; the jobs are worth nothing then.
         """
+        revisions: dict[str, str] = {}
         for job in jobs:
-            homes = self._homes(job)
+            homes = self._homes(job, revisions.get(job.model))
+            revisions[job.model] = homes[0].model(job.model).revision
             job.homes = homes
             job.begin(homes[0].model(job.model))
             for home in homes:
@@ -116,10 +121,12 @@ class Fleet:
     def _jobs(self) -> frozenset[Job]:
         return frozenset().union(*(engine.jobs for engine in self.engines))
 
-    def _homes(self, job: Job) -> tuple[Engine, ...]:
+    def _homes(self, job: Job, revision: str | None) -> tuple[Engine, ...]:
+        """Where a job goes, of this revision if there is such an engine."""
         fit = [engine for engine in self.engines if engine.fault is None]
         if not fit:
             raise unavailable(self.fault or "no device works")
+        fit = [e for e in fit if e.model(job.model).revision == revision] or fit
         nearest = min(fit, key=lambda e: e.pending_samples / max(e.rate.computed, 1e-9))
         model = nearest.model(job.model)
         if job.total < _SHARED_FROM * model.batch_size:

@@ -175,3 +175,13 @@ def test_a_shared_job_starts_over_on_the_engine_whose_batch_was_halved(make_flee
     assert job.homes == (fleet.engines[0],)
     assert result.model.batch_size == 2
     assert result.verdict.findings.samples == 2000
+
+
+def test_a_request_stays_on_one_revision_where_a_device_was_halved(make_fleet):
+    """Spread over two, it would be computed again and again: its answer names one."""
+    fleet = make_fleet(batch_sizes=(2, 4))
+    for count in (2, 5):
+        jobs = [job_of(value=value) for value in range(count)]
+        fleet.submit(jobs)
+        results = [job.future.result(WAIT) for job in jobs]
+        assert len({result.model.revision for result in results}) == 1
