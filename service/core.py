@@ -313,8 +313,6 @@ class Core:
                 job.future.cancel()  # a no-op for those already answered
         if len({result.model.revision for result in results}) > 1:
             # A batch shape was halved in between: the answer names one revision, so all run again.
-            if following is not None:
-                following.start_over()
             return await self._sample(fleet, [job.again() for job in jobs], following)
         return list(results)
 

@@ -55,10 +55,10 @@ class Fleet:
             engine.stop()
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Accept jobs; each one's future will be resolved.
+        """Accept the jobs of one request; each one's future will be resolved.
 
-        Engines of one revision get all jobs of a model: an answer names one, and with several it
-        would never end.
+        They go to engines of one revision, as their answer will: a batch shape that was halved on
+        one device stays so.
 
         Raises:
             ServiceError: unavailable, when no engine is fit; the jobs are worth nothing then.

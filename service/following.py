@@ -33,15 +33,10 @@ class Following:
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._best: dict[int, tuple[BoundSoFar, ...]] = {}
 
     def accepted(self) -> None:
         """Say that the work is under way."""
         self._tell(Accepted())
-
-    def start_over(self) -> None:
-        """All pictures are sampled again: what was certified was of other embeddings."""
-        self._best.clear()
 
     def close(self) -> None:
         """The answer is there, or never will be: nothing is told from here on."""
@@ -53,30 +48,20 @@ class Following:
             return None
         return partial(self._look, index)
 
-    def on_progress(self, index: int, progress: Progress | None) -> Progress:
+    def on_progress(self, index: int, progress: Progress | None) -> Progress | None:
         """For `Job.progress` of a picture, the caller's own included.
 
-        Counts are told only where there are no checkpoints to tell as much. A negative one says
-        that the picture starts over: what was certified was of another embedding.
+        Counts are told only where there are no checkpoints to tell as much.
         """
-        counted = progress
-        if self._plan.target is None:
-            counted = _Counted(index, self._plan, self._hand_over, progress)
-
-        def count(samples: int) -> None:
-            if samples < 0:
-                self._best.pop(index, None)
-            if counted is not None:
-                counted(samples)
-
-        return count
+        if self._plan.target is not None:
+            return progress
+        return _Counted(index, self._plan, self._hand_over, progress)
 
     def on_finish(self, index: int) -> "Callable[[Future[JobResult]], None]":
         """For the future of a picture: its last checkpoint."""
         return partial(self._finished, index)
 
     def _look(self, index: int, look: Look) -> None:
-        self._best[index] = look.bounds
         plan = self._plan
         self._hand_over(
             Checkpoint(
@@ -90,9 +75,10 @@ class Following:
         verdict, plan = future.result().verdict, self._plan
         if verdict is None:
             return
-        before = {b.radius: b.bound for b in self._best.get(index, ())}
+        # Of the looks at these very samples: what was told before a picture started over was of
+        # another embedding.
         bounds = tuple(
-            BoundSoFar(b.radius, max(b.bound, before.get(b.radius, -1.0)))
+            BoundSoFar(b.radius, max(b.bound, verdict.before.get(b.radius, -1.0)))
             for b in verdict.findings.bounds
         )
         reached, target = None, plan.target

@@ -274,3 +274,13 @@ def test_every_engine_waits_for_the_statistics_that_it_adds_to(make_fleet):
         time.sleep(0.001)
     assert job.future.cancel()
     assert len(waits) >= 15  # after each batch of four
+
+
+def test_a_request_stays_on_one_revision_where_a_device_was_halved(make_fleet):
+    """Spread over two, it would be computed again and again: its answer names one."""
+    fleet = make_fleet(batch_sizes=(2, 4))
+    for count in (2, 5):
+        jobs = [job_of(value=value) for value in range(count)]
+        fleet.submit(jobs)
+        results = [job.future.result(WAIT) for job in jobs]
+        assert len({result.model.revision for result in results}) == 1

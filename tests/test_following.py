@@ -1,16 +1,29 @@
 """What a listener hears of a request, from a started core over the tiny model."""
 
 import asyncio
+from concurrent.futures import Future
 
 import pytest
 
 from service.config import Settings
 from service.core import Core
 from service.errors import ServiceError
+from service.fleet import Fleet
+from service.following import Following
+from service.metrics import Metrics
 from service.models import catalogue
 from service.rest.stream import EventStream
-from service.types import Accepted, Checkpoint, Drawn, EmbedRequest, Target
-from tests.tiny import picture, tiny_model
+from service.types import (
+    Accepted,
+    BoundSoFar,
+    Checkpoint,
+    Drawn,
+    EmbedRequest,
+    Look,
+    Target,
+)
+from tests.engines import job_of, result_of
+from tests.tiny import picture, plan, tiny_model
 
 TARGET = Target(0.25, 0.93)
 
@@ -80,6 +93,28 @@ def test_the_callers_own_progress_is_not_lost_beside_a_listener():
     assert run(scenario) == 121 + 69
 
 
+def test_the_last_checkpoint_knows_nothing_of_an_attempt_that_was_given_up():
+    """A look under way when its picture starts over is told late: it is of another embedding."""
+    own = plan(estimation=100, target=TARGET, radii=(0.125, 0.25))
+    fleet = Fleet([{"tiny": tiny_model(lanes=1)}], Metrics("test"))
+    fleet.start()
+    result = result_of(fleet, job_of(plan=own))
+    fleet.stop()
+
+    async def main():
+        heard = []
+        following = Following(own, heard.append)
+        following.on_look(0)(Look(64, tuple(BoundSoFar(r, 0.999) for r in own.radii), True))
+        finished = Future()
+        finished.set_result(result)
+        following.on_finish(0)(finished)
+        await asyncio.sleep(0)
+        return heard[-1]
+
+    told = [bound.bound for bound in asyncio.run(main()).bounds]
+    assert told == [bound.bound for bound in result.verdict.findings.bounds]
+
+
 def test_nothing_is_told_of_what_was_refused():
     async def scenario(core):
         heard = []
@@ -98,9 +133,10 @@ def test_looks_cost_nothing_where_nobody_listens(monkeypatch):
     monkeypatch.setattr("service.certificate.sequential.bounds_so_far", refuse)
 
     async def scenario(core):
-        return await core.embed(request_of(samples=200, target=TARGET))
+        return await core.embed(request_of(samples=400, target=TARGET, seed="07" * 16))
 
-    assert run(scenario).data[0].certificate.estimation_samples > 48
+    certificate = run(scenario, allow_client_seed=True).data[0].certificate
+    assert certificate.estimation_samples > 48
 
 
 def test_a_reader_that_is_too_slow_gets_the_newest_checkpoint_of_each_picture():

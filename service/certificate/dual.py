@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 
 _STEPS = 4  # of Halley's iteration; what it leaves is added to the payoff
 _LEAST_LIFT = 1e-9  # Λ·sinθ is raised to it: the payoff only grows
+_ROUNDING = 1e-13  # of the multipliers, which large ones would cancel down to
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,18 @@ class JointProblem:
     ratio: Ratio
 
     def dual(self, x: Multipliers, theta: float) -> float:
-        """D(θ) for θ in (0, pi/2), every rounding upwards; infinite for multipliers below 0."""
-        if x.kappa <= 0 or x.nu < 0 or (x.rewards < 0).any():
+        """D(θ), every rounding upwards; infinite unless κ > 0, ν, η >= 0 and θ in (0, pi/2)."""
+        most = x.nu + float(x.rewards.sum())
+        sound = 0 < x.kappa < math.inf and x.nu >= 0 and bool((x.rewards >= 0).all())
+        if not (sound and most < math.inf and 0 < theta < math.pi / 2):
             return math.inf
         values = self.payoffs(x.kappa, x.nu, theta)
         values[1:] += np.cumsum(x.rewards)[:, None]
         fixed = x.kappa * self.second_moment + x.nu * self.mean - float(x.rewards @ self.survival)
         # Beyond the last node the payoff is at most Λ + ν + the sum of all rewards.
-        beyond = self.ratio.tail * float(x.nu + x.rewards.sum()) + self.ratio.shifted_tail
-        return float(fixed + self.ratio.weights @ values.max(0) + beyond)
+        beyond = self.ratio.tail * most + self.ratio.shifted_tail
+        rounding = _ROUNDING * (1 + x.kappa * self.second_moment + most)
+        return float(fixed + self.ratio.weights @ values.max(0) + beyond + rounding)
 
     def payoffs(self, kappa: float, nu: float, theta: float) -> Floats:
         """Largest Λ(y·cosθ - s·sinθ) - κy² - νy below t_1 and at each s = t_k, [1 + K, J]."""

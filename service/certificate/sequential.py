@@ -19,10 +19,15 @@ PURSUIT_SHARE = 0.8  # of alpha: measured, docs/log.md
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why sampling stopped, and what was found."""
+    """Why sampling stopped, and what was found.
+
+    Attributes:
+        before: the best bound of all looks before, by radius, as far as they were asked for it.
+    """
 
     stopped: Stopped
     findings: Findings
+    before: dict[float, float]
 
 
 def statistics_bytes(plan: SamplingPlan, dimensions: int) -> int:
@@ -132,4 +137,4 @@ class Sequential:
             shift = plan.target.radius / plan.noise.sigma
             if findings.bound_at(shift) >= plan.target.bound:
                 stopped = "target"  # where the pursuit failed, the cone may have got there
-        return Verdict(stopped, findings)
+        return Verdict(stopped, findings, dict(self._best))

@@ -20,6 +20,7 @@ from service.config import Settings
 from service.errors import ConfigurationError
 from service.models import packages
 from service.models.arrangement import DTYPES, MEMORY_FORMATS
+from service.models.device_noise import NOISE
 from service.models.distributions import locate, sha256
 from service.models.encoder import Encoder
 from service.models.label_sets import LabelSet, load_label_sets
@@ -343,6 +344,8 @@ def revision(manifest: Manifest, device: str, arrangement: Arrangement) -> str:
         "dtype": f"torch.{arrangement.dtype}",
         "batch_size": arrangement.batch_size,
     }
+    if device != "cpu":
+        depends_on["noise"] = NOISE
     # Absent where they are what they were before they could be chosen.
     if arrangement.memory_format != "channels_last":
         depends_on["memory_format"] = arrangement.memory_format

@@ -51,7 +51,9 @@ class CheckpointEvent(Form):
 
     index: int
     samples: SamplesSoFar = Field(description="drawn and looked at")
-    bounds: list[BoundSoFar] = Field(description="they never fall")
+    bounds: list[BoundSoFar] = Field(
+        description="they never fall, unless the picture starts over for want of memory"
+    )
     target: Target | None
     reached: bool | None = Field(description="whether these bounds certify the target")
     stopped: Stopped | None = Field(description="why sampling ended here; null while it goes on")

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr, ndtri
 
-from service.models.device_noise import WORDS, grid_noise, philox, sample_words
+from service.models import device_noise
+from service.models.device_noise import WORDS, grid_noise, normal, philox, sample_words
 from service.types import Stage
 
 SEED = b"0123456789abcdef"
@@ -51,6 +53,40 @@ def test_it_is_standard_normal_times_sigma():
     assert abs((values**4).mean() - 3) < 5 * np.sqrt(96 / 1e6)
     beyond = (np.abs(values) > 4).mean()
     assert 2e-5 < beyond < 1.1e-4  # 6.3e-5
+
+
+LAST = 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("word", [0, 1, 0x7FFFFFFF, 0x80000000, LAST - 1, LAST])
+def test_no_words_make_a_value_that_is_not_finite(monkeypatch, word):
+    def constant(counter, *_):
+        return [torch.full_like(part, word) for part in counter]
+
+    monkeypatch.setattr(device_noise, "philox", constant)
+    assert noise().isfinite().all()
+    assert noise().abs().max() < 9.2 * 64
+    assert torch.equal(noise(sigma=0.0), torch.zeros(4, 7500))
+
+
+def test_words_and_their_complements_are_opposite_values():
+    high, low = torch.tensor([0, 5, 0x7FFFFFFF, 0x12345678]), torch.tensor([0, LAST, 77, 9])
+    assert torch.equal(normal(high ^ 0x80000000, low), -normal(high, low))
+
+
+@pytest.mark.parametrize("z", [0.5, 4.0, 6.5, 7.5, 8.5])
+def test_the_tail_is_as_fine_as_the_cells_of_the_grid(z):
+    """How many of the 2^64 words fall below -z: counted by bisection, as monotone as `normal`."""
+    low, high = 0, 2**63
+
+    def value(bits):
+        return float(normal(torch.tensor([bits >> 32]), torch.tensor([bits & LAST])))
+
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if value(middle) < -z else (low, middle)
+    assert abs(high * 2.0**-64 - ndtr(-z)) < max(2.0**-63, 1e-14 * ndtr(-z))
+    assert value(0) == pytest.approx(ndtri(2.0**-65), rel=1e-14)
 
 
 def test_neighbouring_values_of_a_sample_are_independent():

@@ -5,7 +5,7 @@ import torch
 
 from service.config import load_settings
 from service.errors import ConfigurationError
-from service.models import packages
+from service.models import packages, store
 from service.models.store import (
     choose_device,
     describe_reference,
@@ -109,6 +109,15 @@ def test_the_revision_of_the_packages_own_arrangement_is_as_published():
     manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
     own = Arrangement("bfloat16", "channels_last", 8, 2, 1)
     assert revision(manifest, "cpu", own).startswith("sha256:fc2f7d7d5d20")
+
+
+def test_the_noise_that_a_device_makes_is_in_its_revision(monkeypatch):
+    manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
+    own = Arrangement("bfloat16", "channels_last", 8, 2, 1)
+    found = {device: revision(manifest, device, own) for device in ("cpu", "cuda")}
+    monkeypatch.setattr(store, "NOISE", "another")
+    assert revision(manifest, "cuda", own) not in found.values()
+    assert revision(manifest, "cpu", own) == found["cpu"]
 
 
 def test_a_pinned_arrangement_is_what_is_loaded(tmp_path):

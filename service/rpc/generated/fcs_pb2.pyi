@@ -636,7 +636,7 @@ class Checkpoint(_message.Message):
     def samples(self) -> Global___Samples: ...
     @_builtins.property
     def bounds(self) -> _containers.RepeatedCompositeFieldContainer[Global___BoundSoFar]:
-        """They never fall."""
+        """They never fall, unless the picture starts over for want of memory."""
 
     @_builtins.property
     def target(self) -> Global___Target: ...
