@@ -16,6 +16,6 @@ def test_a_small_request_is_timed_alone_and_beside_large_ones():
 
 
 def test_large_requests_that_end_too_early_are_told():
-    ended = fcs_bench("newcomer", "--repeats", 50, "--neighbours", 1, "--samples", 60)
+    ended = fcs_bench("newcomer", "--repeats", 8, "--neighbours", 1, "--samples", 60)
     assert ended.returncode == 2
     assert "ended too early" in ended.stderr

@@ -22,7 +22,7 @@ from service.types import NoiseLevel, Stage
 SHARE = 0.95
 _ROWS = (4, 8, 16, 32)
 _SAMPLES = 64  # of one measurement
-_ROUNDS = 5
+_ROUNDS = 3
 _SEED = bytes(16)
 
 # Features of a picture -> the bound they prove; -1 if vacuous.

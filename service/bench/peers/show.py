@@ -25,9 +25,11 @@ def show(
 ) -> None:
     """Print rows, split, pilot and arrangements, then one JSON line."""
     console = Console()
-    title = f"{contest.bound:g} at {contest.shift:g} sigma; {len(contest.pictures)} pictures"
+    title = (
+        f"c clients, {contest.bound:g} at {contest.shift:g} sigma; {len(contest.pictures)} pictures"
+    )
     table = Table(
-        "server", "way", "clients", "req/s", "samples", "p50", "p95 ms", "certified", "bound",
+        "server", "way", "c", "req/s", "samples", "p50", "p95 ms", "certified", "bound",
         title=title, box=SIMPLE,
     )  # fmt: skip
     for one in rows:
