@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from service.config import Settings
 from service.errors import Kind, ServiceError
+from service.rate import Rate
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Reservations:
     pending_samples: Callable[[], int]
     retired_per_second: Callable[[], float]
     pictures: int = 0
+    _answered: Rate = field(default_factory=Rate)
+    _last_answered: float = 0.0
     _bytes: int = 0
     _undecoded_samples: int = 0
     _deadlines: list[float] = field(default_factory=list)
@@ -63,9 +66,13 @@ class Reservations:
         self.pictures += pictures
         self._bytes += memory
         self._deadlines.append(deadline)
+        began = time.monotonic()
         try:
             yield
         finally:
+            now = time.monotonic()
+            self._answered.observe(pictures, now - max(began, self._last_answered))
+            self._last_answered = now
             self._deadlines.remove(deadline)
             self.pictures -= pictures
             self._bytes -= memory
@@ -100,17 +107,20 @@ class Reservations:
             self._undecoded_samples -= samples
 
     def _seconds_until_room(self, waiting: int, samples: int, pictures: int, memory: int) -> float:
-        """At the measured rate, but no later than the last waiting request's deadline.
+        """At the measured rates, but no later than the last waiting request's deadline.
 
-        The rate is of samples; that pictures and bytes leave in proportion is an estimate.
+        Samples leave as they are computed or spared, pictures and their bytes as they are answered.
         """
         s = self.settings
-        over = max(
-            _excess(waiting, samples, s.max_pending_samples),
+        samples_over = _excess(waiting, samples, s.max_pending_samples) * waiting
+        pictures_over = self.pictures * max(
             _excess(self.pictures, pictures, s.max_pending_pictures),
             _excess(self._bytes, memory, s.max_pending_bytes),
         )
-        by_rate = over * waiting / max(self.retired_per_second(), 1e-9)
+        by_rate = max(
+            samples_over / max(self.retired_per_second(), 1e-9),
+            pictures_over / max(self._answered.computed, 1e-9),
+        )
         by_deadline = max(self._deadlines) - time.monotonic()
         return max(1.0, min(by_rate, by_deadline))
 

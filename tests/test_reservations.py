@@ -46,12 +46,23 @@ def test_retry_after_is_the_time_until_its_own_samples_fit():
 
 def test_of_several_limits_the_tightest_decides_when_to_come_back():
     books = Books(max_pending_pictures=10, max_pending_bytes=1024**2, rate=100)
+    books.reservations._answered.observe(50, 100.0)  # a picture in two seconds
     with books.request(pictures=10, memory=2**19):
-        books.waiting = 2000
-        assert refusal(books, pictures=1) == pytest.approx(2, rel=0.01)  # a tenth of the queue
+        assert refusal(books, pictures=1) == pytest.approx(2, rel=0.01)
         assert refusal(books, pictures=5) == pytest.approx(10, rel=0.01)
         # Bytes: all of the half that is held must go.
         assert refusal(books, pictures=1, memory=2**20) == pytest.approx(20, rel=0.01)
+
+
+def test_the_rate_of_answers_is_that_of_the_requests_that_ended():
+    books = Books(max_pending_pictures=4)
+    for _ in range(5):
+        with books.request(pictures=2):
+            time.sleep(0.2)
+    with books.request(pictures=4):
+        # ten pictures a second: two would be gone in 0.2 s, but nobody is asked back within one
+        assert refusal(books, pictures=2) == 1
+        assert books.reservations._answered.computed == pytest.approx(10, rel=0.3)
 
 
 def test_nobody_is_sent_away_for_longer_than_the_last_deadline():
