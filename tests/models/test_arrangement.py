@@ -78,7 +78,8 @@ def test_all_five_pinned_leave_nothing_to_choose():
 def test_on_a_gpu_there_is_one_of_each_kind():
     found = space(8, load_settings(), torch.device("cuda"), cores=4)
     assert found.size == 1
-    assert (found.own.dtype, found.own.batch_size, found.own.threads) == ("bfloat16", 8, 1)
+    assert (found.own.dtype, found.own.batch_size) == ("bfloat16", 128)
+    assert (found.own.lanes, found.own.threads) == (2, 1)
 
 
 def test_there_is_a_torch_value_for_every_name():
