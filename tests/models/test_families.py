@@ -72,7 +72,7 @@ def test_pooled_feature_equals_the_stock_model(family):
     else:
         stock = stock_feature(name, model, pixels)
     torch.testing.assert_close(pooled, stock, atol=1e-5, rtol=1e-4)
-    assert pooled.std(0).max() > 0
+    assert pooled.std(0).max() > 1e-3  # the picture matters
 
 
 def test_tokens_are_a_map_over_the_picture(family):

@@ -121,6 +121,9 @@ def write(family, folder, gain=1.0):
                 torch.nn.init.kaiming_normal_(parameter).mul_(1.5)
             elif parameter.ndim == 2:
                 parameter.mul_(gain)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # and so would small gammas
+                module.weight.fill_(1.0)
     model.eval().save_pretrained(folder, safe_serialization=True)
     processor.save_pretrained(folder)
     return model, processor
