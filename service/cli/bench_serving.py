@@ -29,7 +29,7 @@ def load(
         float | None, typer.Option(min=0.01, help="Open loop instead: arrivals a second.")
     ] = None,
     mix: Annotated[str, typer.Option(help="mixed, tiny, or e.g. short=3,long=1.")] = "mixed",
-    doors: Annotated[str, typer.Option(help="rest, grpc, or both.")] = "rest,grpc",
+    doors: Annotated[str, typer.Option(help="rest, grpc, or rest,grpc.")] = "rest,grpc",
     timeout_ms: Annotated[int, typer.Option(min=1, help="Of every request.")] = 30_000,
     patience: Annotated[float, typer.Option(min=0, help="Longest wait for a retry, s.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of requests.")] = 0,

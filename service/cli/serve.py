@@ -21,7 +21,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address of both doors.")] = None,
     port: Annotated[int | None, typer.Option(help="REST port; 0: any.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="auto, cpu, cuda or cuda:N; a list is an engine each: cuda:0,cuda:1."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16.")] = None,
     memory_format: Annotated[
         str | None, typer.Option(help="auto, channels_last or contiguous.")
