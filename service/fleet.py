@@ -40,10 +40,8 @@ class Fleet:
         Raises:
             Exception: whatever a warm-up raised; no engine runs then.
         """
-        started: list[Engine] = []
         try:
             for engine in self.engines:
-                started.append(engine)
                 engine.start()
         except BaseException:
             self.stop()

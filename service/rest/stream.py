@@ -2,7 +2,7 @@
 
 The response begins when the request was accepted, so that refusals keep their own status. From
 then on there is at most one event of each picture waiting: a newer checkpoint takes the place of
-an older one, and loses nothing, since bounds so far never fall.
+an older one, and loses nothing: the bounds of one attempt never fall.
 """
 
 import asyncio
