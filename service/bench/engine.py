@@ -150,21 +150,22 @@ def run(settings: Settings, files: Sequence[Path], rounds: int, samples: int) ->
     )
     lanes, served = Lanes(model.lanes), _Served(models, pictures)
     try:
-        best = max(
-            _BATCHES, key=lambda b: max(_bare(model, lanes, pictures[0], b, 3) for _ in "ab")
-        )
         served.run(fixed, 2, 2)
-        bare, loads, lones, targets = [], [], [], []
+        bare: dict[int, list[float]] = {batch: [] for batch in _BATCHES}
+        loads, lones, targets = [], [], []
         count = max(1, samples // (1 + fixed.selection + fixed.estimation))
         for _ in _rounds(rounds):
-            bare.append(_bare(model, lanes, pictures[0], best, max(1, samples // (2 * best))))
+            for batch, rates in bare.items():
+                calls = max(1, samples // (4 * batch * lanes.count))
+                rates.append(_bare(model, lanes, pictures[0], batch, calls))
             loads.append(served.run(fixed, count, _TOGETHER))
             lones.append(served.run(lone, 1, 1))
             targets.append(served.run(early, 2 * count, _TOGETHER))
     finally:
         served.close()
         lanes.close()
-    _print(model, best, bare, {"load": loads, "lone": lones, "target": targets})
+    best = max(bare, key=lambda batch: statistics.median(bare[batch]))
+    _print(model, best, bare[best], {"load": loads, "lone": lones, "target": targets})
 
 
 def _rounds(count: int) -> Iterator[int]:
