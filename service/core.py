@@ -32,6 +32,7 @@ from service.errors import (
 )
 from service.fleet import Fleet
 from service.following import Following, Listener
+from service.forecast import Forecast
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.catalogue import load_models
@@ -103,7 +104,7 @@ class Core:
         self._reservations = Reservations(
             settings,
             pending_samples=lambda: self._fleet.pending_samples if self._fleet else 0,
-            retired_per_second=lambda: self._fleet.retired_per_second if self._fleet else 0.0,
+            forecast=Forecast(lambda: self._fleet.computed_per_second if self._fleet else 0.0),
         )
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
@@ -266,9 +267,10 @@ class Core:
         held = statistics_bytes(plan, model.pipeline.dimensions) + 3 * height * width
         memory = pictures * held
         deadline = arrived + limit
-        with self._reservations.request(_total(plan, pictures), pictures, memory, deadline):
+        samples, early = _total(plan, pictures), plan.target is not None
+        with self._reservations.request(samples, pictures, memory, deadline, early) as share:
             async with _within(limit):
-                with self._reservations.decoding(_total(plan, pictures)):
+                with self._reservations.decoding(samples):
                     images = await self._decode(model, request.images)
                 following = None if listener is None else Following(plan, listener)
                 # Image, counts and threshold rule are fixed now; only here is the noise drawn.
@@ -288,11 +290,13 @@ class Core:
                     )
                     for i, image in enumerate(images)
                 ]
+                share.left = lambda: sum(job.outstanding for job in jobs if not job.abandoned)
                 try:
                     results = await self._sample(fleet, jobs, following)
                 finally:
                     if following is not None:
                         following.close()
+                share.spent = samples - sum(job.outstanding for job in jobs)
                 answer = await self._answer(request, jobs, results, arrived)
                 return answer, [result.watch for result in results]
 

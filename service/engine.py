@@ -356,8 +356,6 @@ class Engine:
         return Scheduler({name: m.batch_size for name, m in self._device.models.items()})
 
     def _forget(self, job: Job, future: "Future[JobResult]") -> None:
-        if self in job.homes and not future.cancelled() and future.exception() is None:
-            self.rate.spare(job.outstanding // len(job.homes))
         job.release()
         with self._wake:
             self._jobs.discard(job)

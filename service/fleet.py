@@ -101,11 +101,6 @@ class Fleet:
         """Samples that all devices compute a second, as measured."""
         return sum(engine.rate.computed for engine in self.engines)
 
-    @property
-    def retired_per_second(self) -> float:
-        """Samples that leave the queues a second, computed or spared by an early end."""
-        return sum(engine.rate.retired for engine in self.engines)
-
     def model(self, name: str) -> LoadedModel:
         """A model in its present batch shape on the first device that works."""
         fit = [engine for engine in self.engines if engine.fault is None]

@@ -1,4 +1,4 @@
-"""How fast the queue of one engine shortens while it works; the caller measures the time."""
+"""How fast one engine computes samples while it works; the caller measures the time."""
 
 import math
 import threading
@@ -16,7 +16,7 @@ class Rate:
     def __init__(self, memory_s: float = _MEMORY_S) -> None:
         self._memory_s = memory_s
         self._lock = threading.Lock()
-        self._seconds = self._computed = self._spared = 0.0
+        self._seconds = self._computed = 0.0
 
     def observe(self, samples: int, seconds: float) -> None:
         """So many samples were computed in so many seconds of work."""
@@ -24,21 +24,9 @@ class Rate:
             kept = math.exp(-seconds / self._memory_s)
             self._seconds = self._seconds * kept + seconds
             self._computed = self._computed * kept + samples
-            self._spared *= kept
-
-    def spare(self, samples: int) -> None:
-        """So many left the queue without being computed: their job ended early."""
-        with self._lock:
-            self._spared += samples
 
     @property
     def computed(self) -> float:
         """Samples computed a second; 0 before the first observation."""
         with self._lock:
             return self._computed / self._seconds if self._seconds else 0.0
-
-    @property
-    def retired(self) -> float:
-        """Samples that leave the queue a second, computed or spared."""
-        with self._lock:
-            return (self._computed + self._spared) / self._seconds if self._seconds else 0.0

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from service.config import Settings
 from service.errors import Kind, ServiceError
-from service.rate import Rate
+from service.forecast import Amount, Forecast, Held
+
+_SHORTEST_WAIT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -20,22 +22,22 @@ class Reservations:
     Attributes:
         settings: limits of pending pictures, samples and bytes.
         pending_samples: samples accepted by the engine and not yet handed to the device.
-        retired_per_second: samples that leave the queue, as measured.
+        forecast: when those that are accepted will end.
         pictures: of requests that are not answered yet.
     """
 
     settings: Settings
     pending_samples: Callable[[], int]
-    retired_per_second: Callable[[], float]
+    forecast: Forecast
     pictures: int = 0
-    _answered: Rate = field(default_factory=Rate)
-    _last_answered: float = 0.0
     _bytes: int = 0
     _undecoded_samples: int = 0
-    _deadlines: list[float] = field(default_factory=list)
+    _held: list[Held] = field(default_factory=list)
 
     @contextmanager
-    def request(self, samples: int, pictures: int, memory: int, deadline: float) -> Iterator[None]:
+    def request(
+        self, samples: int, pictures: int, memory: int, deadline: float, stops_early: bool
+    ) -> Iterator[Held]:
         """Hold a request's share of the queue, or refuse at once.
 
         Args:
@@ -43,39 +45,42 @@ class Reservations:
             pictures: in it.
             memory: bytes that the statistics of its samples hold.
             deadline: when it ends at the latest, monotonic seconds.
+            stops_early: it may end before all samples are drawn.
 
         Raises:
             ServiceError: busy.
         """
         s = self.settings
-        waiting = self.pending_samples() + self._undecoded_samples
-        full = (
-            self.pictures + pictures > s.max_pending_pictures
-            or self._bytes + memory > s.max_pending_bytes
-            or waiting + samples > s.max_pending_samples
+        wanted, free = Amount(samples, pictures, memory), self._free
+        fits = (
+            wanted.samples <= free.samples
+            and wanted.pictures <= free.pictures
+            and wanted.memory <= free.memory
         )
-        if self.pictures and full:
+        began = time.monotonic()
+        if self.pictures and not fits:
+            waiting = s.max_pending_samples - free.samples
             raise ServiceError(
                 Kind.BUSY,
                 f"no room for {samples} samples of {pictures} pictures ({memory} bytes) beside the"
                 f" {waiting} samples of {self.pictures} pictures ({self._bytes} bytes) that wait"
                 f" (limits: {s.max_pending_samples} samples, {s.max_pending_pictures} pictures,"
                 f" {s.max_pending_bytes} bytes)",
-                retry_after_s=self._seconds_until_room(waiting, samples, pictures, memory),
+                retry_after_s=self._wait_s(wanted, began),
             )
         self.pictures += pictures
         self._bytes += memory
-        self._deadlines.append(deadline)
-        began = time.monotonic()
+        held = Held(samples, pictures, memory, deadline, stops_early)
+        self._held.append(held)
+        expected_s = self.forecast.end_s(self._held, held, began)
         try:
-            yield
+            yield held
         finally:
-            now = time.monotonic()
-            self._answered.observe(pictures, now - max(began, self._last_answered))
-            self._last_answered = now
-            self._deadlines.remove(deadline)
+            self._held.remove(held)
             self.pictures -= pictures
             self._bytes -= memory
+            if held.spent is not None:
+                self.forecast.learn(held, expected_s, time.monotonic() - began)
 
     @contextmanager
     def memory(self, needed: int) -> Iterator[None]:
@@ -89,7 +94,7 @@ class Reservations:
             raise ServiceError(
                 Kind.BUSY,
                 f"no room for {needed} bytes beside the {self._bytes} that wait (limit: {most})",
-                retry_after_s=1.0,
+                retry_after_s=self._wait_s(Amount(0, 0, needed), time.monotonic()),
             )
         self._bytes += needed
         try:
@@ -106,25 +111,15 @@ class Reservations:
         finally:
             self._undecoded_samples -= samples
 
-    def _seconds_until_room(self, waiting: int, samples: int, pictures: int, memory: int) -> float:
-        """At the measured rates, but no later than the last waiting request's deadline.
-
-        Samples leave as they are computed or spared, pictures and their bytes as they are answered.
-        """
+    @property
+    def _free(self) -> Amount:
         s = self.settings
-        samples_over = _excess(waiting, samples, s.max_pending_samples) * waiting
-        pictures_over = self.pictures * max(
-            _excess(self.pictures, pictures, s.max_pending_pictures),
-            _excess(self._bytes, memory, s.max_pending_bytes),
+        waiting = self.pending_samples() + self._undecoded_samples
+        return Amount(
+            s.max_pending_samples - waiting,
+            s.max_pending_pictures - self.pictures,
+            s.max_pending_bytes - self._bytes,
         )
-        by_rate = max(
-            samples_over / max(self.retired_per_second(), 1e-9),
-            pictures_over / max(self._answered.computed, 1e-9),
-        )
-        by_deadline = max(self._deadlines) - time.monotonic()
-        return max(1.0, min(by_rate, by_deadline))
 
-
-def _excess(held: float, wanted: float, limit: float) -> float:
-    """Share of what is held that must go before what is wanted fits."""
-    return min(1.0, max(0.0, held + wanted - limit) / held) if held else 0.0
+    def _wait_s(self, wanted: Amount, now: float) -> float:
+        return max(_SHORTEST_WAIT_S, self.forecast.room_s(self._held, self._free, wanted, now))

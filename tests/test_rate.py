@@ -5,7 +5,7 @@ from service.rate import Rate
 
 def test_nothing_is_known_before_the_first_observation():
     rate = Rate()
-    assert (rate.computed, rate.retired) == (0.0, 0.0)
+    assert rate.computed == 0.0
 
 
 def test_a_steady_rate_is_found():
@@ -13,16 +13,6 @@ def test_a_steady_rate_is_found():
     for _ in range(1000):
         rate.observe(8, 0.02)
     assert rate.computed == pytest.approx(400)
-    assert rate.retired == pytest.approx(400)
-
-
-def test_samples_that_need_not_be_computed_leave_the_queue_too():
-    rate = Rate()
-    for _ in range(1000):
-        rate.observe(100, 0.5)
-        rate.spare(300)
-    assert rate.computed == pytest.approx(200)
-    assert rate.retired == pytest.approx(800, rel=0.02)
 
 
 def test_the_last_half_minute_of_work_counts_most():
