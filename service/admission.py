@@ -19,13 +19,16 @@ _N = TypeVar("_N", int, float)
 _SEED = re.compile(r"^[0-9a-f]{32}$")
 
 
-def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -> SamplingPlan:
+def plan(
+    request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings, clean: int = 1
+) -> SamplingPlan:
     """Resolve defaults and check every number.
 
     Args:
         request: as the transport received it.
         sigmas: noise levels of the model.
         settings: limits and defaults.
+        clean: samples without noise that the model needs.
 
     Raises:
         ServiceError: invalid, naming the field and what is allowed.
@@ -61,6 +64,7 @@ def plan(request: EmbedRequest, sigmas: tuple[float, ...], settings: Settings) -
         priority=request.priority,
         target=target,
         checkpoints=(samples,) if target is None else checkpoints(samples),
+        clean=clean,
     )
 
 

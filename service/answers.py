@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from service.certificate.statement import statement
 from service.job import Job, JobResult
 from service.models.store import LoadedModel
-from service.types import Certificate, Embedding, EmbedResult, Fidelity, Timing
+from service.types import Certificate, Embedding, EmbedResult, Timing
 
 
 def embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool) -> Embedding:
@@ -19,8 +19,7 @@ def embedding(job: Job, result: JobResult, model: LoadedModel, client_seed: bool
         bounds=findings.bounds,
         certified_radius=findings.certified_radius,
         gaussian_robustness_score=findings.score,
-        # Nothing stands between pipeline and encoder here, so one cosine is both.
-        fidelity=Fidelity(pipeline=result.fidelity, encoder=result.fidelity),
+        fidelity=result.fidelity,
         sigma=plan.noise.sigma,
         confidence=plan.confidence,
         selection_samples=plan.selection,

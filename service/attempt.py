@@ -215,4 +215,4 @@ def stages(plan: SamplingPlan) -> tuple[tuple[Stage, int], ...]:
     selection = (Stage.SELECT, plan.selection)
     if not plan.certify:
         return (selection,)
-    return ((Stage.CLEAN, 1), selection, (Stage.ESTIMATE, plan.estimation))
+    return ((Stage.CLEAN, plan.clean), selection, (Stage.ESTIMATE, plan.estimation))

@@ -190,7 +190,7 @@ class Core:
             ServiceError: as `embed` would, for what can be known before decoding.
         """
         _, model = self._admit(request)
-        return _total(admission.plan(request, model.sigmas, self.settings), len(request.images))
+        return len(request.images) * self._plan(request, model).total
 
     async def embed(
         self,
@@ -227,7 +227,7 @@ class Core:
             raise invalid("a label comes with its certificate: certify must be true", "certify")
         if sampling.receipt:
             raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
-        plan = admission.plan(sampling, model.sigmas, self.settings)
+        plan = self._plan(sampling, model)
         limit = admission.timeout_s(sampling, self.settings)
         held = self._reservations.memory(classify.memory(request, model, plan.estimation))
         async with _within(limit):
@@ -259,7 +259,7 @@ class Core:
         """The answer, and for each picture what was shown its features."""
         arrived = time.monotonic()
         fleet, model = self._admit(request)
-        plan = admission.plan(request, model.sigmas, self.settings)
+        plan = self._plan(request, model)
         limit = admission.timeout_s(request, self.settings)
         pictures = len(request.images)
         height, width = model.preprocessing.size
@@ -267,7 +267,7 @@ class Core:
         held = statistics_bytes(plan, model.pipeline.dimensions) + 3 * height * width
         memory = pictures * held
         deadline = arrived + limit
-        samples, early = _total(plan, pictures), plan.target is not None
+        samples, early = pictures * plan.total, plan.target is not None
         with self._reservations.request(samples, pictures, memory, deadline, early) as share:
             async with _within(limit):
                 with self._reservations.decoding(samples):
@@ -294,9 +294,10 @@ class Core:
                 try:
                     results = await self._sample(fleet, jobs, following)
                 finally:
+                    share.spent = samples - sum(job.outstanding for job in jobs)
                     if following is not None:
                         following.close()
-                share.spent = samples - sum(job.outstanding for job in jobs)
+                share.answered = True
                 answer = await self._answer(request, jobs, results, arrived)
                 return answer, [result.watch for result in results]
 
@@ -382,6 +383,9 @@ class Core:
             raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
         return self._fleet, self._models[name]
 
+    def _plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
+        return admission.plan(request, model.sigmas, self.settings, model.clean_samples)
+
     def _load(self) -> None:
         models = load_models(self.settings, self._measure)
         fleet = Fleet(models, self.metrics, self.settings.device_timeout_ms / 1000)
@@ -407,10 +411,6 @@ async def _within(limit_s: float) -> AsyncIterator[None]:
         raise ServiceError(
             Kind.DEADLINE, f"not finished within timeout_ms = {limit_s * 1000:g}"
         ) from error
-
-
-def _total(plan: SamplingPlan, pictures: int) -> int:
-    return pictures * (plan.selection + (1 + plan.estimation if plan.certify else 0))
 
 
 def _seed(request: EmbedRequest, picture: int) -> bytes:

@@ -128,7 +128,7 @@ class _Counted:
             return
         self._next = now + _DRAWN_EVERY_S
         plan = self._plan
-        clean = 1 if plan.certify else 0
+        clean = plan.clean if plan.certify else 0
         planned = plan.estimation if plan.certify else 0
         selection = min(max(self._count - clean, 0), plan.selection)
         estimation = min(max(self._count - clean - plan.selection, 0), planned)

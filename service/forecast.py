@@ -8,6 +8,8 @@ of them.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from service.rate import Rate
+
 # Samples of a picture that may stop early: before any has, and how much a later one counts.
 _FIRST_SPENT = 200.0
 _WEIGHT = 0.2
@@ -17,8 +19,6 @@ _MOST = 1.25
 _AT_LEAST = 1 / 8
 # From the last sample to the answer: the last look and the encoding.
 _ANSWER_S = 0.3
-# A factor beyond these says that something stopped, not that it is slow.
-_FASTEST, _SLOWEST = 0.5, 4.0
 
 
 @dataclass(slots=True, eq=False)
@@ -32,6 +32,7 @@ class Held:
         stops_early: it may end before all samples are drawn.
         left: samples that it may still draw; None while it is decoded: all.
         spent: samples that it took, told at its end.
+        answered: it ended with an answer.
     """
 
     samples: int
@@ -40,7 +41,8 @@ class Held:
     deadline: float
     stops_early: bool
     left: Callable[[], int] | None = None
-    spent: int | None = None
+    spent: int = 0
+    answered: bool = False
 
     @property
     def outstanding(self) -> int:
@@ -70,27 +72,24 @@ class _End:
 
 
 class Forecast:
-    """Ends of requests at the measured rate, corrected by how long earlier ones took.
+    """Ends of requests, at the rate at which samples of earlier ones came through.
 
     Args:
-        computed_per_second: samples, as measured; 0 while unknown.
+        computed_per_second: samples that the devices compute, as measured; it serves until the
+            first request has ended. The rate of ended ones is lower: it has looks, decoding and
+            everything else in it.
     """
 
     def __init__(self, computed_per_second: Callable[[], float]) -> None:
-        self._rate = computed_per_second
+        self._computed = computed_per_second
+        self._through = Rate()
         self._spent = _FIRST_SPENT  # by a picture that may stop early
-        self._slower = 1.0  # times that requests take longer than the rate alone says
 
-    def end_s(self, held: Sequence[Held], one: Held, now: float) -> float:
-        """Seconds until one of the held requests ends."""
-        return next(end.at for end in self._ends(held, now) if end.held is one)
-
-    def learn(self, ended: Held, expected_s: float, took_s: float) -> None:
-        """A request was answered; it had been expected to take so long when it was accepted."""
-        if ended.stops_early and ended.spent is not None:
+    def learn(self, ended: Held, seconds: float) -> None:
+        """A request ended, so many seconds after the one before, or after it came if alone."""
+        self._through.observe(ended.spent, seconds)
+        if ended.stops_early and ended.answered:
             self._spent += _WEIGHT * (ended.spent / ended.pictures - self._spent)
-        wanted = self._slower * took_s / max(expected_s, 1e-3)
-        self._slower += _WEIGHT * (min(max(wanted, _FASTEST), _SLOWEST) - self._slower)
 
     def room_s(self, held: Sequence[Held], free: Amount, wanted: Amount, now: float) -> float:
         """Seconds until what is wanted fits; until the last end if nothing else makes room.
@@ -125,7 +124,7 @@ class Forecast:
 
         Every picture gets the same share of the rate: the one with the least work ends first.
         """
-        rate = max(self._rate() / self._slower, 1e-9)
+        rate = max(self._through.computed or self._computed(), 1e-9)
         by_work = sorted((self._work(one) / one.pictures, i) for i, one in enumerate(held))
         ends = []
         sharing, done, at = sum(one.pictures for one in held), 0.0, 0.0
@@ -134,7 +133,7 @@ class Forecast:
             at += (work - done) * sharing / rate
             done, sharing = work, sharing - one.pictures
             last = max(0.0, one.deadline - now)
-            end = min(at + _ANSWER_S * self._slower, last)
+            end = min(at + _ANSWER_S, last)
             steady = at <= last and not one.stops_early
             ends.append(_End(end, one.outstanding / max(end, 1e-9) if steady else 0.0, one))
         return sorted(ends, key=lambda end: end.at)

@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from service.attempt import Attempt, Watch, stages
+from service.attempt import Attempt, Watch
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
 from service.models.store import LoadedModel
-from service.types import Look, SamplingPlan, Stage
+from service.types import Fidelity, Look, SamplingPlan, Stage
 
 Progress = Callable[[int], None]
 
@@ -39,14 +39,14 @@ class JobResult:
     Attributes:
         embedding: float32 [d], unit norm.
         verdict: None when no certificate was asked.
-        fidelity: cosine of the embedding with the noise-free feature; None with `verdict`.
+        fidelity: of the embedding; None with `verdict`.
         model: what computed all of the features, in the batch shape that it had then.
         watch: what was shown every feature; None where none was asked.
     """
 
     embedding: NDArray[np.float32]
     verdict: Verdict | None
-    fidelity: float | None
+    fidelity: Fidelity | None
     queue_s: float
     device_s: float
     statistics_s: float
@@ -122,7 +122,7 @@ class Job:
     @property
     def total(self) -> int:
         """All samples of the plan."""
-        return sum(count for _, count in stages(self.plan))
+        return self.plan.total
 
     @property
     def outstanding(self) -> int:

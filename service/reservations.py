@@ -32,6 +32,7 @@ class Reservations:
     pictures: int = 0
     _bytes: int = 0
     _undecoded_samples: int = 0
+    _last_ended: float = 0.0
     _held: list[Held] = field(default_factory=list)
 
     @contextmanager
@@ -72,15 +73,15 @@ class Reservations:
         self._bytes += memory
         held = Held(samples, pictures, memory, deadline, stops_early)
         self._held.append(held)
-        expected_s = self.forecast.end_s(self._held, held, began)
         try:
             yield held
         finally:
             self._held.remove(held)
             self.pictures -= pictures
             self._bytes -= memory
-            if held.spent is not None:
-                self.forecast.learn(held, expected_s, time.monotonic() - began)
+            now = time.monotonic()
+            self.forecast.learn(held, now - max(began, self._last_ended))
+            self._last_ended = now
 
     @contextmanager
     def memory(self, needed: int) -> Iterator[None]:

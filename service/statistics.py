@@ -17,6 +17,7 @@ from service.certificate.sequential import Verdict
 from service.errors import Kind, ServiceError
 from service.job import JobResult, Work
 from service.metrics import SHIFTS, Metrics
+from service.types import Fidelity
 
 _log = logging.getLogger(__name__)
 # Full blocks that may wait: they are the bulk of a job's memory.
@@ -98,7 +99,7 @@ class Statistics:
         self._metrics.early_stops.labels(reason=verdict.stopped).inc()
 
 
-def answer(work: Work, verdict: Verdict | None, fidelity: float | None) -> None:
+def answer(work: Work, verdict: Verdict | None, fidelity: Fidelity | None) -> None:
     """Resolve a job whose samples are all there, or were enough."""
     job, attempt = work.job, work.attempt
     job.succeed(

@@ -115,6 +115,8 @@ class SamplingPlan:
         target: when to stop early; None spends exactly `estimation`.
         checkpoints: rising numbers of estimation samples at which sampling may stop; the last is
             `estimation`.
+        clean: samples without noise: f(x) and, where purifier or mapper stand around it, the bare
+            encoder's own feature.
     """
 
     noise: NoiseLevel
@@ -126,6 +128,12 @@ class SamplingPlan:
     priority: int
     target: Target | None
     checkpoints: tuple[int, ...]
+    clean: int = 1
+
+    @property
+    def total(self) -> int:
+        """Samples of one picture, at most."""
+        return self.selection + (self.clean + self.estimation if self.certify else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def test_a_job_gets_an_embedding_and_a_verdict(make_engine):
     result = result_of(make_engine(), job_of())
     assert np.linalg.norm(result.embedding) == pytest.approx(1, abs=1e-6)
     assert result.verdict.findings.bounds[0].bound > 0.5
-    assert result.fidelity > 0.9
+    assert result.fidelity.encoder > 0.9
     assert result.device_s > 0
 
 

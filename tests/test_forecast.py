@@ -57,8 +57,8 @@ def test_of_several_limits_the_last_to_have_room_decides(forecast):
 def test_a_request_that_may_stop_early_holds_its_samples_until_it_is_expected_to(forecast):
     for _ in range(100):
         ended = held(1100, early=True)
-        ended.spent = 240  # of each: what the next is expected to take, and a quarter more
-        forecast.learn(ended, expected_s=1.0, took_s=1.0)
+        ended.spent, ended.answered = 240, True  # the next is expected to, and a quarter more
+        forecast.learn(ended, 2.4)
     fresh = held(1100, early=True)
     assert room_s(forecast, fresh, samples=1000) == pytest.approx(3 + ANSWER_S, rel=0.01)
     begun = held(1100, early=True, left=1000)
@@ -69,20 +69,25 @@ def test_a_request_that_may_stop_early_holds_its_samples_until_it_is_expected_to
     assert room_s(forecast, short, samples=50) == pytest.approx(0.5 + ANSWER_S)
 
 
-def test_requests_that_took_longer_than_expected_make_the_next_forecast_longer(forecast):
-    def expected():
-        return room_s(forecast, held(1000), pictures=1)
+def ended(spent, answered=True, early=False):
+    one = held(1000, early=early)
+    one.spent, one.answered = spent, answered
+    return one
 
-    assert expected() == pytest.approx(10 + ANSWER_S)
+
+def test_the_rate_at_which_requests_ended_is_trusted_more_than_that_of_the_devices(forecast):
+    assert room_s(forecast, held(1000), pictures=1) == pytest.approx(10 + ANSWER_S)
     for _ in range(50):
-        forecast.learn(held(1000), expected(), took_s=2 * (10 + ANSWER_S))
-    assert expected() == pytest.approx(2 * (10 + ANSWER_S), rel=0.02)
+        forecast.learn(ended(500), seconds=10.0)
+    assert room_s(forecast, held(1000), pictures=1) == pytest.approx(20 + ANSWER_S)
+
+
+def test_what_was_computed_for_requests_that_failed_counts_as_work_but_not_as_typical(forecast):
     for _ in range(50):
-        forecast.learn(held(1000), expected(), took_s=1e6)  # stopped, not slow
-    assert expected() == pytest.approx(4 * (10 + ANSWER_S), rel=0.02)
-    for _ in range(50):
-        forecast.learn(held(1000), expected(), took_s=10 + ANSWER_S)
-    assert expected() == pytest.approx(10 + ANSWER_S, rel=0.02)
+        forecast.learn(ended(50, answered=False, early=True), seconds=1.0)
+    assert room_s(forecast, held(1000), pictures=1) == pytest.approx(20 + ANSWER_S)
+    # Still 200 and a quarter more, at 50 a second.
+    assert room_s(forecast, held(1000, early=True), pictures=1) == pytest.approx(5 + ANSWER_S)
 
 
 def test_nothing_is_held_past_its_deadline(forecast):
@@ -94,9 +99,3 @@ def test_nothing_is_held_past_its_deadline(forecast):
 def test_what_will_never_fit_waits_for_the_last_end(forecast):
     assert room_s(forecast, held(100), memory=2**40) == pytest.approx(1 + ANSWER_S)
     assert room_s(forecast, memory=2**40) == 0
-
-
-def test_a_request_is_told_its_own_end(forecast):
-    short, long = held(200), held(1000)
-    assert forecast.end_s([long, short], short, 0.0) == pytest.approx(4 + ANSWER_S)
-    assert forecast.end_s([long, short], long, 0.0) == pytest.approx(12 + ANSWER_S)

@@ -65,23 +65,25 @@ def test_nobody_is_sent_away_for_longer_than_the_last_deadline():
         assert refusal(books, samples=5000) == pytest.approx(7, abs=0.5)
 
 
-def test_an_answer_that_took_longer_than_expected_is_learned_from():
+def test_the_pace_of_requests_that_ended_is_learned():
     books = Books(max_pending_pictures=1, rate=1000)
     for _ in range(5):
-        with books.request(samples=100) as held:  # expected: 0.4 s
-            time.sleep(0.8)
-            held.spent = 100
+        with books.request(samples=100) as held:
+            time.sleep(0.4)
+            held.spent, held.answered = 100, True
     with books.request(samples=1000):
-        assert refusal(books) > 1.5  # 1.3 at the rate alone
+        assert refusal(books) == pytest.approx(4.3, rel=0.1)  # 1.3 at the devices' rate
 
 
-def test_a_request_that_was_not_answered_teaches_nothing():
-    books = Books(max_pending_pictures=1, rate=1000)
-    for _ in range(5):
-        with books.request(samples=5000):
-            pass
-    with books.request(samples=1000):
-        assert refusal(books) == pytest.approx(1.3, rel=0.01)
+def test_time_in_which_requests_ran_side_by_side_is_counted_once():
+    books = Books(max_pending_pictures=2)
+    for _ in range(3):
+        with books.request() as one, books.request() as two:
+            time.sleep(0.4)
+            for held in (one, two):
+                held.spent, held.answered = 100, True
+    with books.request(samples=1000, pictures=2):
+        assert refusal(books) == pytest.approx(2.3, rel=0.1)  # 500 a second
 
 
 def test_what_a_refused_request_asked_for_is_not_held():

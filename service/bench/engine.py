@@ -105,7 +105,9 @@ class _Served:
         seconds = time.perf_counter() - began
         self._fleet.wait_idle(10)
         after = self._read()
-        used = sum(1 + plan.selection + r.verdict.findings.samples for r in results if r.verdict)
+        used = sum(
+            plan.clean + plan.selection + r.verdict.findings.samples for r in results if r.verdict
+        )
         spent = {name: after[name] - before[name] for name in after}
         lanes = self._model.lanes * seconds
         return Load(
@@ -141,12 +143,18 @@ def run(settings: Settings, files: Sequence[Path], rounds: int, samples: int) ->
     pictures = [read_picture(f, model.preprocessing, settings.max_pixels) for f in files]
     pictures = pictures or [_synthetic(model)]
     request = EmbedRequest(images=(b"",))
-    early = admission.plan(request, model.sigmas, settings)
+    early = admission.plan(request, model.sigmas, settings, model.clean_samples)
     fixed = admission.plan(
-        EmbedRequest(images=(b"",), samples=400, target=None), model.sigmas, settings
+        EmbedRequest(images=(b"",), samples=400, target=None),
+        model.sigmas,
+        settings,
+        model.clean_samples,
     )
     lone = admission.plan(
-        EmbedRequest(images=(b"",), samples=1000, target=None), model.sigmas, settings
+        EmbedRequest(images=(b"",), samples=1000, target=None),
+        model.sigmas,
+        settings,
+        model.clean_samples,
     )
     lanes, served = Lanes(model.lanes), _Served(models, pictures)
     try:
@@ -177,12 +185,13 @@ def _bare(
 ) -> float:
     """Samples a second of the loop that only draws noise and runs the pipeline."""
     noise = NoiseLevel(model.sigmas[0])
+    told = torch.full((batch,), noise.sigma)
 
     def call(first: int, end: int) -> None:
         levels = np.empty((batch, *picture.shape), np.float32)
         for row in range(end - first):
             levels[row] = add_noise(picture, noise, _SEED, Stage.SELECT, first + row)
-        model.pipeline(torch.from_numpy(levels)).cpu()
+        model.pipeline(torch.from_numpy(levels), told).cpu()
 
     total = batch * calls * lanes.count
     began = time.perf_counter()

@@ -19,7 +19,7 @@ from service.certificate.blocks import (
 from service.certificate.directions import top_upper
 from service.certificate.evidence import Evidence, Gram, Mark, Selection
 from service.certificate.thresholds import projections_on_others, thresholds
-from service.types import Stage
+from service.types import Fidelity, Stage
 
 _KEPT_ROWS = 256  # of the selection sample: enough to foretell the law of s
 
@@ -50,6 +50,7 @@ class Tally:
         self._estimation = estimation
         self._checkpoints = {*checkpoints, estimation}
         self._reference: Floats | None = None
+        self._bare: Floats | None = None
         self._sum = np.zeros(dimensions)
         self._selected = 0
         self._kept: list[NDArray[np.float32]] = []
@@ -79,11 +80,14 @@ class Tally:
         return self._embedding
 
     @property
-    def fidelity(self) -> float:
-        """Cosine of the embedding with the clean feature."""
-        if self._reference is None:
+    def fidelity(self) -> Fidelity:
+        """Cosines of the embedding with f(x) and with the bare encoder's feature."""
+        if self._reference is None or self._bare is None:
             raise RuntimeError("no clean feature was added")
-        return float(np.clip(self._u @ self._reference, -1.0, 1.0))
+        pipeline, encoder = (
+            float(np.clip(self._u @ clean, -1.0, 1.0)) for clean in (self._reference, self._bare)
+        )
+        return Fidelity(pipeline, encoder)
 
     @property
     def direction(self) -> Floats:
@@ -102,7 +106,10 @@ class Tally:
             the blocks they filled and the checkpoints they reached, in that order of samples.
         """
         if stage is Stage.CLEAN:
-            self._reference = unit_rows(features)[0]
+            exact = unit_rows(features)
+            if self._reference is None:
+                self._reference = exact[0]
+            self._bare = exact[-1]  # the last of them; the same where there is one
             return []
         if stage is Stage.SELECT:
             self._select(features)

@@ -1,4 +1,4 @@
-"""`fcs models list|show|add|add-labels|prepare`."""
+"""`fcs models list|show|add|add-labels|add-psm|prepare`."""
 
 from typing import Annotated
 
@@ -9,10 +9,12 @@ from rich.table import Column, Table
 
 from service.cli.arrangement import in_words
 from service.cli.labels import add_labels
+from service.cli.psm import add_psm
 from service.errors import ConfigurationError
 
 app = typer.Typer(help="Model packages: what can be served.", no_args_is_help=True)
 app.command("add-labels")(add_labels)
+app.command("add-psm")(add_psm)
 
 
 @app.command("list")

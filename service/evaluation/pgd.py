@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.evaluation.lattice import project, to_levels
-from service.models.encoder import Encoder
 from service.models.pipeline import Pipeline, unit
 
 
@@ -26,13 +25,14 @@ class Twin(nn.Module):
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__()
-        self.encoder: Encoder = copy.deepcopy(pipeline.encoder).float()
-        self.scale, self.shift = pipeline.scale, pipeline.shift
+        self.pipeline: Pipeline = copy.deepcopy(pipeline).float()
+        self.pipeline.dtype = torch.float32
+        self.device = pipeline.device
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """Pixel levels [n, 3, H, W] -> unit features [n, d], float32."""
-        pixels = (levels * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
-        return unit(self.encoder.pooled(pixels).flatten(1))
+    def forward(self, levels: Tensor, sigma: float) -> Tensor:
+        """Pixel levels [n, 3, H, W], with noise of sigma -> unit features [n, d], float32."""
+        sigmas = levels.new_full((len(levels),), sigma)
+        return unit(self.pipeline.features(levels, sigmas))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def attack(
     Returns:
         x', uint8 [3, H, W], with ‖x' - x‖₂ <= 255·epsilon levels.
     """
-    device = twin.scale.device
+    device = twin.device
     noise = torch.Generator(device).manual_seed(seed)
     x = torch.from_numpy(image.astype(np.float32)).to(device)
     u = torch.from_numpy(target.astype(np.float32)).to(device)
@@ -92,7 +92,7 @@ def attack(
         noisy = (x + candidates).repeat_interleave(count, dim=0)
         if sigma > 0:
             noisy = noisy + 255 * sigma * torch.randn(noisy.shape, generator=noise, device=device)
-        features: Tensor = twin(noisy)
+        features: Tensor = twin(noisy, sigma)
         means = features.view(len(candidates), count, -1).mean(1)
         return nn.functional.cosine_similarity(means, u[None])
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.models.device_noise import WORDS, grid_noise, sample_words
+from service.models.noise import told_sigma
 from service.models.sampler import Draw, Sampled, is_out_of_memory
 from service.models.store import LoadedModel
 from service.types import Stage
@@ -33,10 +34,12 @@ class _Buffers:
 
     host_words: Tensor
     host_sigmas: Tensor
+    host_told: Tensor
     host_features: Tensor
     pictures: Tensor  # uint8 [batch, 3, H, W]
     words: Tensor
-    sigmas: Tensor
+    sigmas: Tensor  # of the noise, in pixel levels
+    told: Tensor  # what purifier and mapper are told, RGB in [0, 1]
     features: Tensor | None = None
     graph: "torch.cuda.CUDAGraph | None" = None
     stream: "torch.cuda.Stream | None" = None
@@ -77,6 +80,7 @@ class DeviceSampler:
     ) -> tuple[list[tuple[int, Exception]], int]:
         """The inputs of a call; rows without a sample have no noise."""
         own.host_sigmas.zero_()
+        own.host_told.zero_()
         row, spoiled = 0, []
         for i, draw in enumerate(draws):
             rows = slice(row, row + draw.count)
@@ -92,8 +96,12 @@ class DeviceSampler:
             own.host_words[rows] = torch.from_numpy(words)
             if draw.stage is not Stage.CLEAN:
                 own.host_sigmas[rows] = draw.noise.sigma_levels
+            indices = range(draw.first, draw.first + draw.count)
+            told = [told_sigma(draw.noise, draw.stage, index) for index in indices]
+            own.host_told[rows] = torch.tensor(told)
         own.words.copy_(own.host_words, non_blocking=True)
         own.sigmas.copy_(own.host_sigmas, non_blocking=True)
+        own.told.copy_(own.host_told, non_blocking=True)
         return spoiled, row
 
     def _compute(self, own: _Buffers) -> None:
@@ -114,7 +122,7 @@ class DeviceSampler:
             rows = slice(first, first + _CHUNK)
             noise = grid_noise(own.words[rows], own.sigmas[rows], shape[1:].numel())
             levels[rows] += noise.view(-1, *shape[1:])
-        found: Tensor = self._model.pipeline(levels)
+        found: Tensor = self._model.pipeline(levels, own.told)
         return found
 
     def _on_device(self, image: NDArray[np.uint8]) -> Tensor:
@@ -142,12 +150,14 @@ class DeviceSampler:
         own = _Buffers(
             host_words=torch.zeros(batch, WORDS, dtype=torch.int64, pin_memory=pin),
             host_sigmas=torch.zeros(batch, dtype=torch.float64, pin_memory=pin),
+            host_told=torch.zeros(batch, pin_memory=pin),
             host_features=torch.empty(batch, length, pin_memory=pin),
             pictures=torch.zeros(
                 batch, 3, *self._model.preprocessing.size, dtype=torch.uint8, device=device
             ),
             words=torch.zeros(batch, WORDS, dtype=torch.int64, device=device),
             sigmas=torch.zeros(batch, dtype=torch.float64, device=device),
+            told=torch.zeros(batch, device=device),
         )
         if self._cuda:
             self._record(own)

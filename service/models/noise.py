@@ -29,6 +29,14 @@ def picture_seed(request_seed: bytes, picture: int) -> bytes:
     return hashlib.blake2b(message, digest_size=SEED_BYTES).digest()
 
 
+def told_sigma(noise: NoiseLevel, stage: Stage, index: int) -> float:
+    """What purifier and mapper are told of a sample: its sigma.
+
+    The second of the CLEAN samples is the bare encoder's feature: told 0, both do nothing.
+    """
+    return 0.0 if stage is Stage.CLEAN and index > 0 else noise.sigma
+
+
 def add_noise(
     image: NDArray[np.uint8], noise: NoiseLevel, seed: bytes, stage: Stage, index: int
 ) -> NDArray[np.float32]:

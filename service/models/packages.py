@@ -105,6 +105,55 @@ class ClassifierLabels(_Strict):
     )
 
 
+class PartFile(_Strict):
+    """A trained purifier or mapper beside the manifest (`service.models.psm`)."""
+
+    kind: Literal["file"] = "file"
+    file: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*\.safetensors$")
+    sha256: Digest
+
+
+class DiffusersFolder(_Strict):
+    """A diffusers UNet2DModel in a folder on this machine, as a guided-diffusion purifier."""
+
+    kind: Literal["diffusers-folder"]
+    path: Path
+    sha256: Digest
+
+
+class DiffusersHub(_Strict):
+    """The same at one commit of a hub model; `subfolder` where it is part of a pipeline."""
+
+    kind: Literal["diffusers-hub"]
+    id: str
+    commit: str
+    subfolder: str = ""
+    sha256: Digest
+
+
+class Psm(_Strict):
+    """Purifier and smoothness mapper around the encoder; either may be absent."""
+
+    purifier: (
+        Annotated[PartFile | DiffusersFolder | DiffusersHub, Field(discriminator="kind")] | None
+    ) = None
+    mapper: PartFile | None = None
+    transferred: bool = Field(
+        default=False, description="trained for another encoder of the same shape, on purpose"
+    )
+    commands: tuple[str, ...] = Field((), description="that trained them, in order")
+    data: dict[str, str] = Field(
+        default_factory=dict, description="picture sets and the digest of each"
+    )
+    scores: dict[str, float] = Field(default_factory=dict, description="measured, by name")
+
+    @model_validator(mode="after")
+    def _is_something(self) -> Self:
+        if self.purifier is None and self.mapper is None:
+            raise ValueError("name a purifier, a mapper, or both; or leave out psm")
+        return self
+
+
 class Manifest(_Strict):
     """Everything a package says of itself."""
 
@@ -117,9 +166,18 @@ class Manifest(_Strict):
     preprocessing: PreprocessingManifest
     sigmas: tuple[Annotated[float, Field(ge=0.001, le=16)], ...] = Field(min_length=1)
     batch_size: int = Field(8, ge=1, le=1024)
+    psm: Psm | None = None
     label_sets: dict[Annotated[str, Field(pattern=_NAME.pattern)], ClassifierLabels] = Field(
         default_factory=dict
     )
+
+    @property
+    def psm_digests(self) -> dict[str, str]:
+        """Of purifier and mapper, where there is one; part of what a certificate depends on."""
+        parts = (
+            {} if self.psm is None else {"purifier": self.psm.purifier, "mapper": self.psm.mapper}
+        )
+        return {name: part.sha256 for name, part in parts.items() if part is not None}
 
 
 def read_manifest(folder: Path) -> Manifest:

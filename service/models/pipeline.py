@@ -1,21 +1,35 @@
 """f, the function that is smoothed: noisy pixel levels -> unit feature. Pure composition, no noise.
 
-Everything after the noise is here and deterministic: scaling to [0, 1], normalisation, encoder,
-flattening, division by the feature's own norm.
+Everything after the noise is here and deterministic: purifier, scaling to [0, 1], normalisation,
+encoder, mapper, flattening, division by the feature's own norm.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from service.models.encoder import Encoder
+from service.models.mapper import Mapper
+from service.models.purifier import Purifier
 from service.types import Preprocessing
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pipeline is composed of; purifier and mapper where there is one."""
+
+    encoder: Encoder
+    purifier: Purifier | None = None
+    mapper: Mapper | None = None
+
+
 class Pipeline(nn.Module):
-    """One encoder behind its normalisation, in one dtype and memory format on one device.
+    """One encoder between purifier and mapper, in one dtype and memory format on one device.
 
     Args:
-        encoder: frozen; moved to `device`, `dtype` and `memory_format` here.
+        parts: frozen; moved to `device`, `dtype` and `memory_format` here. The mapper stays in
+            float32: it costs little. An encoder alone is one of them.
         preprocessing: names mean and std.
         device, dtype: where and in which precision the encoder runs.
         memory_format: of pixels and weights.
@@ -23,29 +37,74 @@ class Pipeline(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder,
+        parts: Parts | Encoder,
         preprocessing: Preprocessing,
         device: torch.device,
         dtype: torch.dtype,
         memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         super().__init__()
-        encoder.eval().requires_grad_(False).to(device=device, dtype=dtype)
-        # nn.Module.to takes memory_format too, but its stubs do not say so.
-        self.encoder: Encoder = encoder.to(memory_format=memory_format)  # type: ignore[call-overload]
+        if isinstance(parts, Encoder):
+            parts = Parts(parts)
+        self.encoder, self.purifier, self.mapper = parts.encoder, parts.purifier, parts.mapper
+        precisions = (parts.encoder, dtype), (parts.purifier, dtype), (parts.mapper, torch.float32)
+        for part, precision in precisions:
+            if part is not None:
+                part.eval().requires_grad_(False).to(device=device, dtype=precision)
+                # nn.Module.to takes memory_format too, but its stubs do not say so.
+                part.to(memory_format=memory_format)  # type: ignore[call-overload]
         self.device, self.dtype, self.memory_format = device, dtype, memory_format
-        self.dimensions = encoder.dimensions
+        self.dimensions = parts.encoder.dimensions
         mean = torch.tensor(preprocessing.mean, dtype=torch.float64)
         std = torch.tensor(preprocessing.std, dtype=torch.float64)
         self.scale = (1 / (255 * std)).float().view(1, 3, 1, 1).to(device)
         self.shift = (-mean / std).float().view(1, 3, 1, 1).to(device)
 
+    @property
+    def told_sigma(self) -> bool:
+        """Whether f depends on sigma beside the noise."""
+        return self.purifier is not None or self.mapper is not None
+
     @torch.inference_mode()
-    def forward(self, levels: Tensor) -> Tensor:
-        """Pixel levels [n, 3, H, W] float32, 0 to 255 and beyond -> unit features [n, d]."""
-        pixels = levels.to(self.device) * self.scale + self.shift  # [n, 3, H, W]
+    def forward(self, levels: Tensor, sigmas: Tensor | None = None) -> Tensor:
+        """Unit features [n, d] of noisy pictures.
+
+        Args:
+            levels: pixel levels [n, 3, H, W] float32, 0 to 255 and beyond.
+            sigmas: float32 [n], what purifier and mapper are told, RGB in [0, 1]; a row of 0 goes
+                to the encoder as it is and comes from it as it is. An encoder alone needs none.
+
+        Raises:
+            ValueError: no sigmas, though there is a purifier or mapper to be told.
+        """
+        return unit(self.features(levels, sigmas))
+
+    def features(self, levels: Tensor, sigmas: Tensor | None = None) -> Tensor:
+        """The same [n, d] before the division by its norm, with gradients."""
+        levels = levels.to(self.device)
+        if not self.told_sigma:
+            return self.encode(levels)
+        if sigmas is None:
+            raise ValueError("purifier and mapper must be told sigma")
+        sigmas = sigmas.to(self.device)
+        encoded = self.encode(self.purify(levels, sigmas))
+        if self.mapper is None:
+            return encoded
+        mapped: Tensor = self.mapper(encoded.float(), sigmas)
+        return mapped
+
+    def purify(self, levels: Tensor, sigmas: Tensor) -> Tensor:
+        """Noisy pixel levels -> those of the estimated picture; the same without a purifier."""
+        if self.purifier is None:
+            return levels
+        purified: Tensor = self.purifier(levels / 255, sigmas)
+        return 255 * purified
+
+    def encode(self, levels: Tensor) -> Tensor:
+        """Pixel levels -> the encoder's own features [n, d], in its dtype."""
+        pixels = levels * self.scale + self.shift  # [n, 3, H, W]
         pixels = pixels.to(dtype=self.dtype, memory_format=self.memory_format)
-        return unit(self.encoder.pooled(pixels).flatten(1))
+        return self.encoder.pooled(pixels).flatten(1)
 
 
 def unit(features: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ def smoothed_embedding(
                 for i in range(size)
             ]
         )
-        total += model.pipeline(torch.from_numpy(levels)).cpu().numpy().astype(np.float64).sum(0)
+        features = model.pipeline(torch.from_numpy(levels), torch.full((size,), sigma))
+        total += features.cpu().numpy().astype(np.float64).sum(0)
     norm = float(np.linalg.norm(total))
     if norm == 0:
         raise ConfigurationError(f"{file}: its features cancel out")

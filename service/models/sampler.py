@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.models.noise import add_noise
+from service.models.noise import add_noise, told_sigma
 from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
@@ -64,15 +64,15 @@ class HostSampler:
     def __call__(self, draws: Sequence[Draw]) -> Sampled:
         """The features of all samples of the draws, at most one batch."""
         began = time.perf_counter()
-        levels = self._levels()
+        levels, sigmas = self._input()
+        sigmas.fill(0)
         row, spoiled = 0, []
         for i, draw in enumerate(draws):
             rows = levels[row : row + draw.count]
             try:
-                for k in range(draw.count):
-                    rows[k] = add_noise(
-                        draw.image, draw.noise, draw.seed, draw.stage, draw.first + k
-                    )
+                for k, index in enumerate(range(draw.first, draw.first + draw.count)):
+                    rows[k] = add_noise(draw.image, draw.noise, draw.seed, draw.stage, index)
+                    sigmas[row + k] = told_sigma(draw.noise, draw.stage, index)
             except Exception as error:
                 if is_out_of_memory(error):
                     raise  # no fault of the picture
@@ -81,18 +81,19 @@ class HostSampler:
             row += draw.count
         levels[row:] = 0
         drawn = time.perf_counter()
-        features: NDArray[np.float32] = self._model.pipeline(torch.from_numpy(levels)).cpu().numpy()
+        found = self._model.pipeline(torch.from_numpy(levels), torch.from_numpy(sigmas))
+        features: NDArray[np.float32] = found.cpu().numpy()
         ended = time.perf_counter()
         return Sampled(features[:row], tuple(spoiled), drawn - began, ended - drawn)
 
-    def _levels(self) -> NDArray[np.float32]:
-        """This thread's input, float32 [batch, 3, H, W]."""
-        if not hasattr(self._own, "levels"):
-            height, width = self._model.preprocessing.size
-            shape = (self._model.batch_size, 3, height, width)
-            self._own.levels = np.zeros(shape, np.float32)
-        levels: NDArray[np.float32] = self._own.levels
-        return levels
+    def _input(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """This thread's: levels float32 [batch, 3, H, W], and sigmas float32 [batch]."""
+        if not hasattr(self._own, "input"):
+            size = self._model.batch_size
+            levels = np.zeros((size, 3, *self._model.preprocessing.size), np.float32)
+            self._own.input = levels, np.zeros(size, np.float32)
+        found: tuple[NDArray[np.float32], NDArray[np.float32]] = self._own.input
+        return found
 
 
 def make_sampler(model: LoadedModel) -> Sampler:

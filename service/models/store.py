@@ -25,9 +25,20 @@ from service.models.distributions import locate, sha256
 from service.models.encoder import Encoder
 from service.models.label_sets import LabelSet, load_label_sets
 from service.models.lite0 import Lite0, fold_checkpoint
-from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
-from service.models.pipeline import Pipeline
+from service.models.mapper import Mapper
+from service.models.packages import (
+    DiffusersFolder,
+    DiffusersHub,
+    DistributionSource,
+    FolderSource,
+    HubSource,
+    Manifest,
+    PartFile,
+)
+from service.models.pipeline import Parts, Pipeline
 from service.models.platform import describe
+from service.models.psm import Expected, check, load_mapper, load_unet
+from service.models.purifier import Purifier
 from service.models.tuning import arrange
 from service.types import (
     Arrangement,
@@ -84,6 +95,11 @@ class LoadedModel:
         return replace(self, batch_size=size, revision=self.revision_at(size))
 
     @property
+    def clean_samples(self) -> int:
+        """Samples without noise that a certificate's fidelity takes."""
+        return 2 if self.pipeline.told_sigma else 1
+
+    @property
     def space(self) -> Space:
         """Where epsilon and sigma are measured."""
         height, width = self.preprocessing.size
@@ -134,7 +150,8 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
     label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
-    choice = arrange(encoder, manifest, device, settings, measure)
+    parts = Parts(encoder, *_load_psm(manifest, settings))
+    choice = arrange(parts, manifest, device, settings, measure)
     chosen = choice.arrangement
     dtype, layout = DTYPES[chosen.dtype], MEMORY_FORMATS[chosen.memory_format]
 
@@ -144,7 +161,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
     return LoadedModel(
         name=manifest.name,
         revision=revision_at(chosen.batch_size),
-        pipeline=Pipeline(encoder, preprocessing, device, dtype, layout),
+        pipeline=Pipeline(parts, preprocessing, device, dtype, layout),
         preprocessing=preprocessing,
         sigmas=manifest.sigmas,
         batch_size=chosen.batch_size,
@@ -185,10 +202,10 @@ def describe_reference(
     source: FolderSource | HubSource
     if (Path(reference) / "config.json").is_file():
         folder = Path(reference).resolve()
-        source = FolderSource(kind="folder", path=folder, sha256=_folder_digest(folder))
-    elif _HUB_ID.match(reference) and not Path(reference).exists():
-        folder, commit = _download(reference, None)
-        source = HubSource(kind="hub", id=reference, commit=commit, sha256=_folder_digest(folder))
+        source = FolderSource(kind="folder", path=folder, sha256=folder_digest(folder))
+    elif is_hub_id(reference):
+        folder, commit = download(reference, None)
+        source = HubSource(kind="hub", id=reference, commit=commit, sha256=folder_digest(folder))
     else:
         known = ", ".join(packages.names(stores(settings))) or "none"
         raise ConfigurationError(
@@ -264,10 +281,10 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path
     from service.models.families import load_encoder
 
     if isinstance(source, HubSource):
-        folder, _ = _download(source.id, source.commit)
+        folder, _ = download(source.id, source.commit)
     else:
         folder = source.path
-    found = _folder_digest(folder)
+    found = folder_digest(folder)
     if found != source.sha256:
         raise ConfigurationError(
             f"package {manifest.name!r}: the weights in {folder} have digest {found}, the manifest"
@@ -276,7 +293,71 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path
     return load_encoder(folder), folder
 
 
-def _download(reference: str, commit: str | None) -> tuple[Path, str]:
+def _load_psm(manifest: Manifest, settings: Settings) -> tuple[Purifier | None, Mapper | None]:
+    """Purifier and mapper of a package, each verified to be meant for its encoder and levels."""
+    if (psm := manifest.psm) is None:
+        return None, None
+    size = manifest.preprocessing.value().size
+    expected = Expected(manifest.encoder.sha256, manifest.sigmas, size, psm.transferred)
+    purifier: Purifier | None = None
+    mapper: Mapper | None = None
+    digest = None if psm.purifier is None else psm.purifier.sha256
+    if isinstance(psm.purifier, PartFile):
+        file = _part_file(manifest, psm.purifier, settings)
+        purifier, part = load_unet(file)
+        check(file, part, expected)
+    elif psm.purifier is not None:
+        purifier = _load_diffusers(manifest, psm.purifier)
+    if psm.mapper is not None:
+        file = _part_file(manifest, psm.mapper, settings)
+        mapper, part = load_mapper(file)
+        check(file, part, expected)
+        if part.purifier != digest:
+            raise ConfigurationError(
+                f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
+            )
+    return purifier, mapper
+
+
+def _part_file(manifest: Manifest, part: PartFile, settings: Settings) -> Path:
+    for store in stores(settings):
+        file = store / manifest.name / manifest.version / part.file
+        if file.is_file():
+            if (found := sha256(file)) != part.sha256:
+                raise ConfigurationError(
+                    f"{file} has digest {found}, the manifest says {part.sha256}"
+                )
+            return file
+    raise ConfigurationError(f"package {manifest.name!r} lacks its file {part.file}")
+
+
+def _load_diffusers(manifest: Manifest, source: DiffusersFolder | DiffusersHub) -> Purifier:
+    from service.models.diffusion import load_diffusion
+
+    if isinstance(source, DiffusersHub):
+        folder, _ = download(source.id, source.commit)
+        folder = folder / source.subfolder
+    else:
+        folder = source.path
+    if (found := folder_digest(folder)) != source.sha256:
+        raise ConfigurationError(
+            f"package {manifest.name!r}: the purifier in {folder} has digest {found}, the manifest"
+            f" says {source.sha256}"
+        )
+    return load_diffusion(folder)
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether it could be a hub model's, as `owner/name`."""
+    return _HUB_ID.match(reference) is not None and not Path(reference).exists()
+
+
+def download(reference: str, commit: str | None) -> tuple[Path, str]:
+    """Folder and commit of a hub model, at that commit or its newest.
+
+    Raises:
+        ConfigurationError: it cannot be fetched.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -315,7 +396,7 @@ def _convert(source: DistributionSource, target: Path) -> None:
     partial.replace(stamp)
 
 
-def _folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path) -> str:
     """Digest over the model's configuration and every safetensors file, names included."""
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
     if not any(file.suffix == ".safetensors" for file in files):
@@ -339,6 +420,7 @@ def revision(manifest: Manifest, device: str, arrangement: Arrangement) -> str:
     depends_on = {
         "function": _FUNCTION_VERSION,
         "weights": manifest.encoder.sha256,
+        **manifest.psm_digests,
         "preprocessing": asdict(manifest.preprocessing.value()),
         "device": device,
         "dtype": f"torch.{arrangement.dtype}",

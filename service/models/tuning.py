@@ -22,11 +22,10 @@ import torch
 
 from service.config import Settings
 from service.models.arrangement import DTYPES, MEMORY_FORMATS, Space, available_cores, space
-from service.models.encoder import Encoder
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES, add_noise
 from service.models.packages import Manifest
-from service.models.pipeline import Pipeline
+from service.models.pipeline import Parts, Pipeline
 from service.models.platform import describe
 from service.models.tuning_cache import Kept, TuningCache
 from service.types import (
@@ -66,12 +65,12 @@ class Choice:
 
 
 def arrange(
-    encoder: Encoder, manifest: Manifest, device: torch.device, settings: Settings, measure: bool
+    parts: Parts, manifest: Manifest, device: torch.device, settings: Settings, measure: bool
 ) -> Choice:
     """The arrangement for a model on this machine: pinned, kept, measured or the package's own.
 
     Args:
-        encoder: on the CPU in float32; not changed.
+        parts: on the CPU in float32; not changed.
         manifest: of its package.
         device: where it will run; nothing is measured but on a CPU.
         settings: pins, and where measurements are kept.
@@ -86,7 +85,7 @@ def arrange(
     _log.info("measuring how %s runs best here, %g s at most, once", manifest.name, BUDGET_S)
     samples = spaces.own.batch_size * spaces.own.lanes
     try:
-        with _Bench(encoder, manifest.preprocessing.value(), samples) as bench:
+        with _Bench(parts, manifest.preprocessing.value(), samples) as bench:
             chosen = choose(spaces, bench.seconds_per_sample, BUDGET_S)
     except Exception as error:  # if the model itself is broken, the engine's warm-up will tell
         _log.warning("measuring %s failed: %s", manifest.name, error)
@@ -116,6 +115,7 @@ def _setting(
     circumstances = {
         "version": _VERSION,
         "weights": manifest.encoder.sha256,
+        **manifest.psm_digests,
         "size": list(manifest.preprocessing.value().size),
         "batch_size": manifest.batch_size,
         "platform": describe("cpu"),
@@ -211,16 +211,16 @@ def _race(
 
 
 class _Bench:
-    """Runs arrangements of one encoder; its pipelines and lanes live until it is left.
+    """Runs arrangements of one model; its pipelines and lanes live until it is left.
 
     Args:
-        encoder: copied for each dtype and memory format.
+        parts: copied for each dtype and memory format.
         preprocessing: of the model.
         samples: of one measurement, if that is a call in each lane: the same work for all.
     """
 
-    def __init__(self, encoder: Encoder, preprocessing: Preprocessing, samples: int) -> None:
-        self._encoder, self._preprocessing, self._samples = encoder, preprocessing, samples
+    def __init__(self, parts: Parts, preprocessing: Preprocessing, samples: int) -> None:
+        self._parts, self._preprocessing, self._samples = parts, preprocessing, samples
         self._picture = np.full((3, *preprocessing.size), 128, np.uint8)
         self._pipelines: dict[tuple[DtypeName, MemoryFormat], Pipeline] = {}
         self._lanes: dict[tuple[int, int], Lanes] = {}
@@ -241,6 +241,7 @@ class _Bench:
         """One measurement: the lanes' rates added up, since none waits for another."""
         pipeline = self._pipeline(arrangement)
         size = arrangement.batch_size
+        sigmas = torch.full((size,), _NOISE.sigma)
         calls = max(self._samples // (size * arrangement.lanes), 1)
         together = threading.Barrier(arrangement.lanes)
 
@@ -251,7 +252,7 @@ class _Bench:
                 levels = np.empty((size, *self._picture.shape), np.float32)
                 for row in range(size):
                     levels[row] = add_noise(self._picture, _NOISE, _SEED, Stage.SELECT, row)
-                pipeline(torch.from_numpy(levels)).cpu()
+                pipeline(torch.from_numpy(levels), sigmas).cpu()
             return time.perf_counter() - began
 
         seconds = self._shared(arrangement).run(lane, arrangement.lanes, 1)
@@ -261,7 +262,7 @@ class _Bench:
         key = (a.dtype, a.memory_format)
         if key not in self._pipelines:
             self._pipelines[key] = Pipeline(
-                copy.deepcopy(self._encoder),
+                copy.deepcopy(self._parts),
                 self._preprocessing,
                 torch.device("cpu"),
                 DTYPES[a.dtype],

@@ -61,7 +61,8 @@ def test_evidence_equals_the_direct_computation(stages):
     assert np.linalg.eigvalsh(evidence.spectrum.T @ evidence.spectrum)[-1] / 130 == pytest.approx(
         top, abs=1e-6
     )
-    assert tally.fidelity == pytest.approx(u @ clean[0], abs=1e-6)
+    assert tally.fidelity.pipeline == pytest.approx(u @ clean[0], abs=1e-6)
+    assert tally.fidelity.encoder == tally.fidelity.pipeline
 
 
 @pytest.mark.parametrize("packing", [[1], [16], [3, 50, 1], [1000]])

@@ -85,7 +85,8 @@ def best_rows(settings: Settings, threads: int) -> tuple[int, float]:
                     for row in range(rows):
                         sigma = NoiseLevel(model.sigmas[0])
                         levels[row] = add_noise(image, sigma, _SEED, Stage.SELECT, first + row)
-                    model.pipeline(torch.from_numpy(levels))
+                    told = torch.full((rows,), model.sigmas[0])
+                    model.pipeline(torch.from_numpy(levels), told)
                 times[rows].append(1000 * (time.perf_counter() - began) / _SAMPLES)
     finally:
         torch.set_num_threads(before)

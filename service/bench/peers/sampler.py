@@ -22,7 +22,7 @@ from service.certificate.bounds import paper_bound
 from service.certificate.certify import certify, cone_of
 from service.certificate.intervals import betting_lower
 from service.config import load_settings
-from service.models.noise import SEED_BYTES, add_noise
+from service.models.noise import SEED_BYTES, add_noise, told_sigma
 from service.models.store import load_model
 from service.pictures.decode import decode
 from service.pictures.preprocess import preprocess
@@ -126,10 +126,12 @@ class Sampler:
         for first in range(0, len(order), rows):
             part = order[first : first + rows]
             levels = np.zeros((rows, *images[0].shape), np.float32)
+            told = torch.zeros(rows)
             for row, (i, stage, index) in enumerate(part):
                 noise = NoiseLevel(asks[i].sigma)
                 levels[row] = add_noise(images[i], noise, seeds[i], stage, index)
-            found = self._model.pipeline(torch.from_numpy(levels)).cpu().numpy()
+                told[row] = told_sigma(noise, stage, index)
+            found = self._model.pipeline(torch.from_numpy(levels), told).cpu().numpy()
             features[first : first + len(part)] = found[: len(part)]
         ends = np.cumsum([count for ask in asks for _, count in ask.stages])
         stages = iter(np.split(features, ends[:-1]))

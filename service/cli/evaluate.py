@@ -1,0 +1,62 @@
+"""`fcs evaluate stability`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Measure what a model is worth.", no_args_is_help=True)
+
+
+@app.command("stability")
+def stability(
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Pictures never trained on: files or folders.", exists=True)
+    ],
+    model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    labels: Annotated[
+        bool, typer.Option(help="The sub-folders of the one folder given are labels.")
+    ] = False,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Noise level; repeat. Default: the model's.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Noisy features a picture.")] = 64,
+    certified: Annotated[int, typer.Option(min=0, help="Pictures to certify as well.")] = 60,
+    certified_samples: Annotated[
+        int, typer.Option(min=2, help="Estimation samples of each.")
+    ] = 400,
+    epsilon: Annotated[
+        list[float] | None, typer.Option(help="l2 radius of the bounds; repeat.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(min=0.5, max=0.99999)] = 0.999,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Only so many pictures, evenly chosen.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+    plot: Annotated[Path | None, typer.Option(help="Draw into this file.")] = None,
+) -> None:
+    """Stability, usefulness and cost of FS, with and without the model's purifier and mapper."""
+    from service.config import load_settings
+    from service.errors import ConfigurationError
+    from service.evaluation.stability.measure import Effort
+    from service.evaluation.stability.report import plot as draw
+    from service.evaluation.stability.report import show
+    from service.evaluation.stability.run import evaluate
+    from service.pictures.folders import evenly, picture_files
+
+    root = None
+    if labels:
+        if len(pictures) != 1 or not pictures[0].is_dir():
+            raise ConfigurationError("--labels: name one folder whose sub-folders are labels")
+        root = pictures[0]
+    files = picture_files(pictures)
+    files = files if limit is None else evenly(files, limit)
+    effort = Effort(
+        samples, certified, certified_samples, tuple(epsilon or (0.25, 0.5)), confidence, seed
+    )
+    report = evaluate(load_settings(model=model), files, root, tuple(sigma or ()), effort)
+    show(report)
+    if plot is not None:
+        draw(report, plot)
+    typer.echo(json.dumps(report.as_json()))

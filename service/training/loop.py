@@ -1,0 +1,216 @@
+"""The training loop: step, average, score, checkpoint; killed at any moment, it goes on from there.
+
+Scenes and noise of a step depend on the seed and the step alone, so an interrupted run that is
+started again takes the same steps as one that was not. Several processes (`accelerate launch`)
+divide each batch; averages and checkpoints are the first one's.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from service.training.checkpoint import State, restore, save
+from service.training.scenes import Scenes, batch
+from service.training.task import Task
+
+_AVERAGE = 0.999  # of the moving average, once the run is older than its memory
+_WARM_UP = 200  # steps of rising learning rate
+_DECAY = 0.3  # of the steps, the last, with falling learning rate
+_GRADIENT_NORM = 1.0
+_AHEAD = 4  # batches of scenes made while others are trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and in what steps.
+
+    Attributes:
+        steps: of the optimizer, in all; the learning rate falls to zero over the last of them.
+        batch: scenes of one forward pass, on each process.
+        accumulate: forward passes of one step.
+        learning_rate: of AdamW, at its highest.
+        seed: of scenes and noise.
+        save_every, score_every: steps.
+        minutes: stop at the next checkpoint after so long, to be continued; None: never.
+        bfloat16: compute in mixed precision.
+        threads: that make scenes.
+    """
+
+    steps: int
+    batch: int
+    accumulate: int = 1
+    learning_rate: float = 1e-3
+    seed: int = 0
+    save_every: int = 200
+    score_every: int = 500
+    minutes: float | None = None
+    bfloat16: bool = False
+    threads: int = 2
+
+
+Report = Callable[[int, float, dict[str, float] | None], None]  # step, loss, scores
+
+
+def train(
+    task: Task, scenes: Scenes, schedule: Schedule, folder: Path, device: str, report: Report
+) -> State:
+    """Train until the schedule ends or its minutes are over; the last state, which is saved.
+
+    Args:
+        task: what is trained, and for what.
+        scenes: to train on.
+        schedule: how long.
+        folder: of the run; it is continued if it has begun.
+        device: "cpu" or "cuda".
+        report: told of every step, with scores where they were taken.
+
+    Raises:
+        ConfigurationError: the folder holds another run.
+        FloatingPointError: the loss is not finite.
+    """
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision="bf16" if schedule.bfloat16 else "no"
+    )
+    module = task.module.to(accelerator.device)
+    optimizer = AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.01)
+    state = State(module, _copy(module), optimizer, 0, [])
+    identity = _identity(task, schedule)
+    restore(folder, state, identity)
+    wrapped, _ = accelerator.prepare(module, optimizer)
+    saving = accelerator.is_main_process
+    began = time.monotonic()
+    recent: list[float] = []
+    for step, batches in _batches(scenes, schedule, accelerator, state.step):
+        loss = _step(task, wrapped, optimizer, accelerator, schedule, step, batches)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss of step {step} is {loss}; lower the learning rate")
+        state.step = step + 1
+        _average(state)
+        recent.append(loss)
+        scores = None
+        over = schedule.minutes is not None and time.monotonic() - began > 60 * schedule.minutes
+        last = state.step == schedule.steps or over
+        if saving and (last or state.step % schedule.score_every == 0):
+            with accelerator.autocast(), averaged(state):
+                scores = task.score(module)
+            mean = float(np.mean(recent))
+            state.history.append({"step": state.step, "loss": mean, **scores})
+            recent.clear()
+        report(state.step, loss, scores)
+        if saving and (last or state.step % schedule.save_every == 0):
+            save(folder, state, identity)
+        if last:
+            break
+    accelerator.wait_for_everyone()
+    return state
+
+
+class averaged:  # noqa: N801 - reads as a statement
+    """The module of a state with its averaged parameters, while inside."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def __enter__(self) -> nn.Module:
+        self._own = _copy(self._state.module)
+        self._state.module.load_state_dict(self._state.average, strict=False)
+        self._state.module.eval()
+        return self._state.module
+
+    def __exit__(self, *_: object) -> None:
+        self._state.module.load_state_dict(self._own, strict=False)
+        self._state.module.train()
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Rising, level, then falling linearly to zero."""
+    rising = min(1.0, (step + 1) / _WARM_UP)
+    falling = min(1.0, (schedule.steps - step) / max(1, _DECAY * schedule.steps))
+    return schedule.learning_rate * min(rising, falling)
+
+
+def _identity(task: Task, schedule: Schedule) -> dict[str, Any]:
+    """What may not change when a run goes on; that it goes on for longer may."""
+    return {
+        **task.identity,
+        "batch": schedule.batch,
+        "accumulate": schedule.accumulate,
+        "learning_rate": schedule.learning_rate,
+        "seed": schedule.seed,
+        "bfloat16": schedule.bfloat16,
+    }
+
+
+def _step(
+    task: Task,
+    module: nn.Module,
+    optimizer: AdamW,
+    accelerator: Accelerator,
+    schedule: Schedule,
+    step: int,
+    batches: list[Tensor],
+) -> float:
+    """One step of the optimizer; its mean loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(schedule, step)
+    optimizer.zero_grad(set_to_none=True)
+    device = accelerator.device
+    seed = np.random.SeedSequence([schedule.seed, step, accelerator.process_index])
+    noise = torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
+    whole = 0.0
+    for levels in batches:
+        with accelerator.autocast():
+            loss = task.loss(module, levels.to(device), noise) / schedule.accumulate
+        accelerator.backward(loss)
+        whole += float(loss.detach())
+    torch.nn.utils.clip_grad_norm_(module.parameters(), _GRADIENT_NORM)
+    optimizer.step()
+    return whole
+
+
+def _batches(
+    scenes: Scenes, schedule: Schedule, accelerator: Accelerator, first: int
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """(step, its batches of uint8 scenes) from `first` on, made ahead in threads."""
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    size, parts = schedule.batch, schedule.accumulate
+
+    def make(step: int) -> list[Tensor]:
+        begin = (step * processes + rank) * parts * size
+        spans = (range(begin + k * size, begin + (k + 1) * size) for k in range(parts))
+        return [torch.from_numpy(batch(scenes, span)) for span in spans]
+
+    with ThreadPoolExecutor(schedule.threads, "fcs-scenes") as threads:
+        steps = range(first, schedule.steps)
+        coming = [threads.submit(make, step) for step in steps[:_AHEAD]]
+        try:
+            for step in steps:
+                ready = coming.pop(0).result()
+                if step + _AHEAD < schedule.steps:
+                    coming.append(threads.submit(make, step + _AHEAD))
+                yield step, ready
+        finally:
+            for future in coming:
+                future.cancel()
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
+
+
+@torch.no_grad()
+def _average(state: State) -> None:
+    """Longer memory as the run grows older, up to `_AVERAGE`."""
+    kept = min(_AVERAGE, state.step / (state.step + 10))
+    for name, value in state.module.named_parameters():
+        state.average[name].lerp_(value, 1 - kept)

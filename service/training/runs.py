@@ -1,0 +1,200 @@
+"""A training run from its options: encoder, data and module in, a part's file out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.config import Settings
+from service.errors import ConfigurationError
+from service.models.distributions import sha256
+from service.models.mapper import Mapper, MapperConfig
+from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
+from service.models.store import LoadedModel, load_model, resolve
+from service.models.unet import UNet, UNetConfig
+from service.pictures.folders import picture_files
+from service.training.curve import plot
+from service.training.loop import Report, Schedule, train
+from service.training.mapper import MapperTask, MapperWeights
+from service.training.purifier import PurifierTask, PurifierWeights
+from service.training.scenes import Scenes, Sources, batch
+from service.training.task import Task
+
+PURIFIER_FILE = "purifier.safetensors"
+MAPPER_FILE = "mapper.safetensors"
+CURVE_FILE = "curve.png"
+_VALIDATION_SCENES = 64
+_VALIDATION_SEED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where pictures are: files, folders, or lists of files."""
+
+    photos: tuple[Path, ...]
+    cutouts: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What every run stands on."""
+
+    model: LoadedModel
+    encoder: str
+    sigmas: tuple[float, ...]
+    sources: Sources
+    validation: torch.Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.model.preprocessing.size
+
+    def about(self, **more: Any) -> dict[str, Any]:
+        data = {
+            "photos": len(self.sources.photos),
+            "cutouts": len(self.sources.cutouts),
+            "digest": self.sources.digest(),
+        }
+        return {"encoder": self.encoder, "data": data, "size": list(self.size), **more}
+
+
+def train_purifier(
+    settings: Settings,
+    data: Data,
+    sigmas: Sequence[float],
+    config: UNetConfig,
+    weights: PurifierWeights,
+    schedule: Schedule,
+    folder: Path,
+    report: Report,
+) -> Path:
+    """Train, or go on training, a U-Net for the settings' model; its file, written anew.
+
+    Raises:
+        ConfigurationError: no such model, no pictures, or a folder that holds another run.
+    """
+    ground = _ground(settings, data, sigmas)
+    torch.manual_seed(schedule.seed)
+    module = UNet(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = PurifierTask(
+        module,
+        ground.model.pipeline,
+        ground.sigmas,
+        ground.validation,
+        weights,
+        ground.about(kind="unet", config=_plain(asdict(config))),
+    )
+    part = Part(
+        kind="unet",
+        config=config_of(module),
+        encoder=ground.encoder,
+        sigmas=tuple(sorted(set(ground.sigmas))),
+        size=ground.size,
+        training={},
+    )
+    return _run(ground, task, part, schedule, folder, PURIFIER_FILE, report)
+
+
+def train_mapper(  # noqa: D417 - the rest is as for the purifier
+    settings: Settings,
+    data: Data,
+    sigmas: Sequence[float],
+    config: Callable[[int], MapperConfig],
+    weights: MapperWeights,
+    schedule: Schedule,
+    folder: Path,
+    report: Report,
+    purifier: Path | None,
+) -> Path:
+    """Train, or go on training, a mapper for the settings' model; its file, written anew.
+
+    Args:
+        settings, data, sigmas, weights, schedule, folder, report: as for the purifier.
+        config: of the mapper, for features of so many dimensions.
+        purifier: file of the purifier that it will serve behind, or the folder of its run.
+
+    Raises:
+        ConfigurationError: as for the purifier, or a purifier of another encoder.
+    """
+    ground = _ground(settings, data, sigmas)
+    digest = None
+    if purifier is not None:
+        purifier = purifier / PURIFIER_FILE if purifier.is_dir() else purifier
+        unet, of = load_unet(purifier)
+        check(purifier, of, Expected(ground.encoder, ground.sigmas, ground.size))
+        digest = sha256(purifier)
+        device = ground.model.pipeline.device
+        unet.eval().requires_grad_(False).to(device)
+        unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        ground.model.pipeline.purifier = unet
+    torch.manual_seed(schedule.seed)
+    module = Mapper(config(ground.model.pipeline.dimensions))
+    task = MapperTask(
+        module,
+        ground.model.pipeline,
+        ground.sigmas,
+        ground.validation,
+        weights,
+        ground.about(kind="mapper", config=_plain(asdict(module.config)), purifier=digest),
+    )
+    part = Part(
+        kind="mapper",
+        config=config_of(module),
+        encoder=ground.encoder,
+        purifier=digest,
+        sigmas=tuple(sorted(set(ground.sigmas))),
+        size=ground.size,
+        training={},
+    )
+    return _run(ground, task, part, schedule, folder, MAPPER_FILE, report)
+
+
+def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
+    manifest = resolve(settings.model, settings)
+    if manifest.psm is not None:
+        raise ConfigurationError(
+            f"{manifest.name} has a purifier or mapper already: name its encoder's own package"
+        )
+    plain = {"dtype": "float32", "memory_format": "channels_last"}
+    model = load_model(settings.model, settings.model_copy(update=plain))
+    wanted = tuple(sigmas) or manifest.sigmas
+    if not all(0 < sigma <= 16 for sigma in wanted):
+        raise ConfigurationError(f"sigmas {wanted}: each must be in (0, 16]")
+    whole = Sources(tuple(picture_files(data.photos)), tuple(picture_files(data.cutouts)))
+    size = model.preprocessing.size
+    scenes = Scenes(whole.part(validation=True), size, _VALIDATION_SEED)
+    validation = torch.from_numpy(batch(scenes, range(_VALIDATION_SCENES)))
+    return _Ground(
+        model,
+        manifest.encoder.sha256,
+        wanted,
+        whole.part(validation=False),
+        validation.to(model.pipeline.device),
+    )
+
+
+def _run(
+    ground: _Ground,
+    task: Task,
+    part: Part,
+    schedule: Schedule,
+    folder: Path,
+    name: str,
+    report: Report,
+) -> Path:
+    scenes = Scenes(ground.sources, ground.size, schedule.seed)
+    device = ground.model.pipeline.device.type
+    state = train(task, scenes, schedule, folder, device, report)
+    training = {**task.identity, "steps": state.step, "schedule": asdict(schedule)}
+    if state.history:
+        training["scores"] = state.history[-1]
+        plot(state.history, folder / CURVE_FILE)
+    file = folder / name
+    write_part(file, part.model_copy(update={"training": training}), state.average)
+    return file
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in config.items()}

@@ -1,0 +1,172 @@
+"""Endless training pictures: crops of photos, and cut-outs over photos, white and plain colours.
+
+Picture i depends on the seed and i alone, so that a run that was interrupted goes on as if it had
+not been, whatever the number of threads or processes. Files are divided by their names: one in
+twenty is kept for validation and never trained on.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import ConfigurationError
+
+_VALIDATION_ONE_IN = 20
+_KEPT_SIDES = 2  # pictures are kept in memory at this many times the side of a scene, at most
+_KEPT_BYTES = 4 * 2**30
+_SMALLEST_CROP = 0.25  # of a photo's area
+_OF_CUTOUTS = 0.6  # of all scenes, where there are cut-outs
+_ON_WHITE, _ON_COLOUR = 0.5, 0.15  # of those; the rest are on photos
+_TEXTURED = 0.3  # of the cut-outs: filled with a photo
+
+
+def is_for_validation(file: Path) -> bool:
+    """The rule that divides files: by a digest of their name alone."""
+    digest = hashlib.blake2b(file.name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % _VALIDATION_ONE_IN == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Files to make scenes of; cut-outs are pictures with transparency."""
+
+    photos: tuple[Path, ...]
+    cutouts: tuple[Path, ...] = ()
+
+    def part(self, validation: bool) -> "Sources":
+        """Those that are, or are not, kept for validation; all, where that leaves no photo."""
+        photos = tuple(f for f in self.photos if is_for_validation(f) is validation)
+        cutouts = tuple(f for f in self.cutouts if is_for_validation(f) is validation)
+        return Sources(photos or self.photos, cutouts)
+
+    def digest(self) -> str:
+        """Of the names and sizes of all files."""
+        whole = hashlib.sha256()
+        for file in (*self.photos, *self.cutouts):
+            whole.update(f"{file.name}\0{file.stat().st_size}\n".encode())
+        return whole.hexdigest()
+
+
+class Scenes:
+    """Scene i as uint8 [3, H, W].
+
+    Args:
+        sources: at least one photo.
+        size: (H, W).
+        seed: of every random choice.
+    """
+
+    def __init__(self, sources: Sources, size: tuple[int, int], seed: int) -> None:
+        if not sources.photos:
+            raise ConfigurationError("no photos to train on")
+        self._sources, self._size, self._seed = sources, size, seed
+        self._cache = _Cache(_KEPT_SIDES * max(size))
+
+    def __getitem__(self, i: int) -> NDArray[np.uint8]:
+        """Scene i.
+
+        Raises:
+            ConfigurationError: a file that is no picture.
+        """
+        rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, i]))
+        if self._sources.cutouts and rng.random() < _OF_CUTOUTS:
+            scene = self._composed(rng)
+        else:
+            scene = self._photo(rng, self._size)
+        levels = np.asarray(scene, np.uint8).transpose(2, 0, 1)
+        return np.ascontiguousarray(levels[:, :, ::-1] if rng.random() < 0.5 else levels)
+
+    def _photo(self, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+        """A crop of any place, size and moderate distortion."""
+        file = self._sources.photos[rng.integers(len(self._sources.photos))]
+        photo = self._cache.load(file, "RGB")
+        aspect = np.exp(rng.uniform(-0.3, 0.3)) * size[1] / size[0]
+        share = rng.uniform(_SMALLEST_CROP, 1)
+        height = np.sqrt(share * photo.width * photo.height / aspect)
+        shrink = min(1.0, photo.height / height, photo.width / (height * aspect))
+        height, width = height * shrink, height * aspect * shrink
+        left = rng.uniform(0, max(0.0, photo.width - width))
+        top = rng.uniform(0, max(0.0, photo.height - height))
+        box = (left, top, left + width, top + height)
+        return photo.resize((size[1], size[0]), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+
+    def _composed(self, rng: np.random.Generator) -> Image.Image:
+        """A cut-out over something."""
+        chance = rng.random()
+        if chance < _ON_WHITE:
+            scene = Image.new("RGB", self._size[::-1], "white")
+        elif chance < _ON_WHITE + _ON_COLOUR:
+            colour = tuple(int(c) for c in rng.integers(0, 256, 3))
+            scene = Image.new("RGB", self._size[::-1], colour)
+        else:
+            scene = self._photo(rng, self._size)
+        file = self._sources.cutouts[rng.integers(len(self._sources.cutouts))]
+        cutout = self._cache.load(file, "RGBA")
+        fit = min(scene.width / cutout.width, scene.height / cutout.height)
+        scale = fit * rng.uniform(0.45, 1.05)
+        size = max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))
+        cutout = cutout.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+        alpha = cutout.getchannel("A")
+        if rng.random() < _TEXTURED:
+            cutout = self._photo(rng, size[::-1])
+        left = round(rng.uniform(min(0, scene.width - size[0]), max(0, scene.width - size[0])))
+        top = round(rng.uniform(min(0, scene.height - size[1]), max(0, scene.height - size[1])))
+        scene.paste(cutout.convert("RGB"), (left, top), alpha)
+        return scene
+
+
+class _Cache:
+    """Pictures with a shorter side of at most `side`, those unused for longest dropped first.
+
+    Safe from several threads.
+    """
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+        self._lock = threading.Lock()
+        self._pictures: OrderedDict[Path, Image.Image] = OrderedDict()
+        self._bytes = 0
+
+    def load(self, file: Path, mode: str) -> Image.Image:
+        with self._lock:
+            if (found := self._pictures.get(file)) is not None:
+                self._pictures.move_to_end(file)
+                return found
+        picture = _read(file, mode, self._side)
+        with self._lock:
+            if file not in self._pictures:
+                self._pictures[file] = picture
+                self._bytes += _bytes(picture)
+            while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
+                self._bytes -= _bytes(self._pictures.popitem(last=False)[1])
+        return picture
+
+
+def _read(file: Path, mode: str, side: int) -> Image.Image:
+    try:
+        with Image.open(file) as opened:
+            opened.draft("RGB", (2 * side, 2 * side))
+            picture = opened.convert(mode)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ConfigurationError(f"{file} is no picture that can be read: {error}") from error
+    shrink = side / min(picture.size)
+    if shrink < 1:
+        size = round(picture.width * shrink), round(picture.height * shrink)
+        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return picture
+
+
+def _bytes(picture: Image.Image) -> int:
+    return picture.width * picture.height * len(picture.getbands())
+
+
+def batch(scenes: Scenes, indices: Sequence[int]) -> NDArray[np.uint8]:
+    """Scenes stacked, uint8 [n, 3, H, W]."""
+    return np.stack([scenes[i] for i in indices])
