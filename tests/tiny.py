@@ -5,7 +5,7 @@ from PIL import Image
 
 from service.certificate.stopping import checkpoints
 from service.models.encoder import Encoder
-from service.models.pipeline import Pipeline
+from service.models.pipeline import Parts, Pipeline
 from service.models.store import LoadedModel
 from service.types import NoiseLevel, Preprocessing, SamplingPlan
 
@@ -36,8 +36,11 @@ class Rotation(Encoder):
         return self.pooled(pixels)[:, None]
 
 
-def tiny_model(name="tiny", encoder=None, batch_size=4, lanes=2, device="cpu"):
-    pipeline = Pipeline(encoder or Rotation(), HOW, torch.device(device), torch.float32)
+def tiny_model(
+    name="tiny", encoder=None, batch_size=4, lanes=2, device="cpu", purifier=None, mapper=None
+):
+    parts = Parts(encoder or Rotation(), purifier, mapper)
+    pipeline = Pipeline(parts, HOW, torch.device(device), torch.float32)
     return LoadedModel(
         name,
         revision_at(batch_size),

@@ -32,6 +32,7 @@ class State:
         optimizer: over `module.parameters()`, in order.
         step: steps done.
         history: a record every validation, oldest first.
+        recent: losses of the steps since the last of them.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class State:
     optimizer: AdamW
     step: int
     history: list[dict[str, Any]]
+    recent: list[float]
 
 
 def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
@@ -53,6 +55,7 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
         "step": str(state.step),
         "identity": json.dumps(identity, sort_keys=True),
         "history": json.dumps(state.history),
+        "recent": json.dumps(state.recent),
     }
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{FILE}.{os.getpid()}.partial"
@@ -77,7 +80,8 @@ def restore(folder: Path, state: State, identity: Mapping[str, Any]) -> bool:
             metadata = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         of = json.loads(metadata["identity"])
-        step, history = int(metadata["step"]), json.loads(metadata["history"])
+        step = int(metadata["step"])
+        history, recent = json.loads(metadata["history"]), json.loads(metadata["recent"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ConfigurationError(f"cannot resume from {file}: {error}") from error
     wanted = json.loads(json.dumps(identity))
@@ -100,7 +104,7 @@ def restore(folder: Path, state: State, identity: Mapping[str, Any]) -> bool:
                 "exp_avg": first[name].to(parameter),
                 "exp_avg_sq": second[name].to(parameter),
             }
-    state.step, state.history = step, history
+    state.step, state.history, state.recent = step, history, recent
     return True
 
 

@@ -83,29 +83,28 @@ def train(
     )
     module = task.module.to(accelerator.device)
     optimizer = AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.01)
-    state = State(module, _copy(module), optimizer, 0, [])
+    state = State(module, _copy(module), optimizer, 0, [], [])
     identity = _identity(task, schedule)
     restore(folder, state, identity)
     wrapped, _ = accelerator.prepare(module, optimizer)
     saving = accelerator.is_main_process
     began = time.monotonic()
-    recent: list[float] = []
     for step, batches in _batches(scenes, schedule, accelerator, state.step):
         loss = _step(task, wrapped, optimizer, accelerator, schedule, step, batches)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss of step {step} is {loss}; lower the learning rate")
         state.step = step + 1
         _average(state)
-        recent.append(loss)
+        state.recent.append(loss)
         scores = None
         over = schedule.minutes is not None and time.monotonic() - began > 60 * schedule.minutes
         last = state.step == schedule.steps or over
         if saving and (last or state.step % schedule.score_every == 0):
             with accelerator.autocast(), averaged(state):
                 scores = task.score(module)
-            mean = float(np.mean(recent))
+            mean = float(np.mean(state.recent))
             state.history.append({"step": state.step, "loss": mean, **scores})
-            recent.clear()
+            state.recent.clear()
         report(state.step, loss, scores)
         if saving and (last or state.step % schedule.save_every == 0):
             save(folder, state, identity)

@@ -9,6 +9,7 @@ import torch
 from service.models.device_sampler import DeviceSampler
 from service.models.sampler import Draw, HostSampler
 from service.types import NoiseLevel, Stage
+from tests.models.parts import small_mapper, small_unet
 from tests.tiny import tiny_model
 
 SEED = b"0123456789abcdef"
@@ -29,6 +30,14 @@ def test_without_noise_it_gives_what_the_hosts_gives():
     np.testing.assert_array_equal(
         DeviceSampler(model)(draws).features, HostSampler(model)(draws).features
     )
+
+
+def test_it_tells_purifier_and_mapper_what_the_hosts_does():
+    model = tiny_model(purifier=small_unet(), mapper=small_mapper(4))
+    draws = [draw(image(200), Stage.CLEAN, count=2)]
+    device, host = DeviceSampler(model)(draws).features, HostSampler(model)(draws).features
+    np.testing.assert_array_equal(device, host)
+    assert np.abs(host[0] - host[1]).max() > 1e-3
 
 
 def test_packing_changes_nothing():

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from service.models.pipeline import Pipeline, unit
+from service.models.pipeline import Parts, Pipeline, unit
 from service.types import Preprocessing
+from tests.models.parts import small_mapper, small_unet
 from tests.tiny import HOW, SIZE, Rotation
 
 
@@ -61,3 +62,62 @@ def test_the_same_noisy_input_gives_the_same_feature_twice():
     pipeline = Pipeline(Rotation(), HOW, torch.device("cpu"), torch.float32)
     levels = torch.rand(4, 3, *SIZE) * 255
     assert torch.equal(pipeline(levels), pipeline(levels))
+
+
+SIGMAS = torch.tensor([0.0, 0.25, 0.5, 0.25])
+
+
+class Pixels(Rotation):
+    """Its feature is its first four pixels."""
+
+    def pooled(self, pixels):
+        return pixels.flatten(1)[:, :4]
+
+
+def composed(purifier=None, mapper=None):
+    parts = Parts(Pixels(), purifier, mapper)
+    return Pipeline(parts, HOW, torch.device("cpu"), torch.float32)
+
+
+def levels():
+    return torch.rand(4, 3, *SIZE, generator=torch.Generator().manual_seed(2)) * 255
+
+
+@pytest.mark.parametrize("with_purifier", [False, True])
+@pytest.mark.parametrize("with_mapper", [False, True])
+def test_purifier_encoder_and_mapper_are_composed_in_this_order(with_purifier, with_mapper):
+    purifier = small_unet() if with_purifier else None
+    mapper = small_mapper(4) if with_mapper else None
+    pictures = levels() / 255
+    with torch.no_grad():
+        expected = pictures if purifier is None else purifier(pictures, SIGMAS)
+        expected = expected.flatten(1)[:, :4]
+        expected = expected if mapper is None else mapper(expected, SIGMAS)
+    found = composed(purifier, mapper)(levels(), SIGMAS)
+    torch.testing.assert_close(found, unit(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_a_row_that_is_told_no_sigma_is_the_bare_encoders():
+    found = composed(small_unet(), small_mapper(4))(levels(), torch.zeros(4))
+    torch.testing.assert_close(found, composed()(levels()), atol=1e-6, rtol=0)
+
+
+def test_an_encoder_alone_is_the_same_function_whatever_it_is_told():
+    assert torch.equal(composed()(levels(), SIGMAS), composed()(levels()))
+    assert not composed().told_sigma
+
+
+def test_purifier_and_mapper_must_be_told_sigma():
+    assert composed(mapper=small_mapper(4)).told_sigma
+    with pytest.raises(ValueError, match="told sigma"):
+        composed(small_unet())(levels())
+
+
+def test_the_mapper_stays_in_float32_beside_a_bfloat16_encoder():
+    parts = Parts(Pixels(), small_unet(), small_mapper(4))
+    pipeline = Pipeline(parts, HOW, torch.device("cpu"), torch.bfloat16)
+    kinds = [next(p.parameters()).dtype for p in (pipeline.purifier, pipeline.mapper)]
+    assert kinds == [torch.bfloat16, torch.float32]
+    features = pipeline(levels(), SIGMAS)
+    assert features.dtype == torch.float32
+    assert (features.norm(dim=1) - 1).abs().max() < 1e-6

@@ -5,6 +5,7 @@ import torch
 from service.models.noise import add_noise
 from service.models.sampler import Draw, HostSampler, is_out_of_memory
 from service.types import NoiseLevel, Stage
+from tests.models.parts import small_mapper, small_unet
 from tests.tiny import tiny_model
 
 SEED = b"0123456789abcdef"
@@ -44,6 +45,23 @@ def test_a_picture_that_cannot_be_drawn_spoils_its_own_rows_only():
     assert [index for index, _ in sampled.spoiled] == [1]
     expected = sampler([draw(image(9), count=2)]).features
     np.testing.assert_array_equal(sampled.features[[0, 2]], expected)
+
+
+def test_every_row_is_told_the_sigma_of_its_own_noise_and_the_second_clean_one_none():
+    model = tiny_model(purifier=small_unet(), mapper=small_mapper(4))
+    loud = Draw(image(90), NoiseLevel(0.5), SEED, Stage.ESTIMATE, 0, 1)
+    sampled = HostSampler(model)([draw(image(90)), loud, draw(image(90), 0, 2, Stage.CLEAN)])
+    levels = np.stack(
+        [
+            add_noise(image(90), NOISE, SEED, Stage.ESTIMATE, 0),
+            add_noise(image(90), NoiseLevel(0.5), SEED, Stage.ESTIMATE, 0),
+            image(90).astype(np.float32),
+            image(90).astype(np.float32),
+        ]
+    )
+    told = torch.tensor([0.25, 0.5, 0.25, 0.0])
+    expected = model.pipeline(torch.from_numpy(levels), told).numpy()
+    np.testing.assert_array_equal(sampled.features, expected)
 
 
 def test_a_call_without_samples_is_a_warm_up():

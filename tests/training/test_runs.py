@@ -1,0 +1,250 @@
+"""From pictures to a served package by the commands of the README, at a tiny scale."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from service.config import load_settings
+from service.models.psm import load_mapper, load_unet
+from service.models.store import load_model
+from tests.cli.conftest import run_fcs
+from tests.models import tiny_folders
+
+SMALL = ("--widths", "8,12", "--depths", "1,1")
+QUICK = ("--batch", 4, "--sigma", 0.25, "--score-every", 4, "--save-every", 2)
+
+
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """A tiny encoder, photos and cut-outs, and a cache of their own."""
+    root = tmp_path_factory.mktemp("train")
+    tiny_folders.write("vit", root / "vit", tiny_folders.LIVELY)
+    (root / "photos").mkdir()
+    (root / "cutouts").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        waves = np.sin(np.arange(60)[:, None, None] / (3 + i) + rng.random((1, 60, 3)) * 6)
+        photo = (127 + 120 * waves).astype(np.uint8)
+        Image.fromarray(photo).save(root / "photos" / f"{i}.png")
+        cutout = rng.integers(0, 255, (30, 30, 4), dtype=np.uint8)
+        cutout[..., 3] = 255 * (np.hypot(*np.mgrid[-15:15, -15:15]) < 12)
+        Image.fromarray(cutout, "RGBA").save(root / "cutouts" / f"{i}.png")
+    return root
+
+
+def fcs(root, *arguments):
+    return run_fcs(root / "cache", *arguments)
+
+
+def done(ended):
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended
+
+
+def purifier(root, out, *options):
+    return (
+        "train", "purifier", root / "photos", "--cutouts", root / "cutouts",
+        "--model", root / "vit", "--out", out, *SMALL, *QUICK, *options,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(ground):
+    """Purifier and mapper, each by its command."""
+    done(fcs(ground, *purifier(ground, ground / "p", "--steps", 8)))
+    ended = fcs(
+        ground, "train", "mapper", ground / "photos", "--model", ground / "vit",
+        "--purifier", ground / "p", "--out", ground / "m", "--width", 8, "--steps", 8, *QUICK,
+    )  # fmt: skip
+    done(ended)
+    return ground
+
+
+def test_a_run_leaves_weights_scores_and_a_curve(trained):
+    module, part = load_unet(trained / "p" / "purifier.safetensors")
+    assert part.kind == "unet"
+    assert part.sigmas == (0.25,)
+    assert part.training["steps"] == 8
+    assert 0 < part.training["scores"]["cos@0.25"] <= 1
+    assert part.training["data"]["photos"] == 6
+    assert sum(p.abs().sum() for p in module.head.parameters()) > 0
+    with Image.open(trained / "p" / "curve.png") as curve:
+        assert curve.size[0] > 300
+    _, mapper = load_mapper(trained / "m" / "mapper.safetensors")
+    assert mapper.purifier is not None
+    assert mapper.encoder == part.encoder
+
+
+def test_a_killed_run_ends_where_a_whole_one_does(trained):
+    """Killed without warning at whatever step it had reached."""
+    arguments = [sys.executable, "-m", "service"]
+    arguments += map(str, purifier(trained, trained / "killed", "--steps", 8))
+    environment = {**os.environ, "FCS_CACHE_DIR": str(trained / "cache")}
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = trained / "killed" / "checkpoint.safetensors"
+    until = time.monotonic() + 100
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    done(fcs(trained, *purifier(trained, trained / "killed", "--steps", 8)))
+    whole, _ = load_unet(trained / "p" / "purifier.safetensors")
+    again, _ = load_unet(trained / "killed" / "purifier.safetensors")
+    for one, other in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.fixture(scope="module")
+def packaged(trained):
+    ended = fcs(
+        trained, "models", "add-psm", "tiny-psm", "--model", trained / "vit",
+        "--purifier", trained / "p", "--mapper", trained / "m",
+    )  # fmt: skip
+    assert "serve it: fcs serve --model tiny-psm" in done(ended).stdout
+    return trained
+
+
+def test_the_package_is_served_and_certified(packaged):
+    options = ("--model", "tiny-psm", "--samples", 20, "--selection-samples", 10, "--json")
+    ended = done(fcs(packaged, "certify", packaged / "photos" / "0.png", *options))
+    certificate = json.loads(ended.stdout)
+    assert certificate["sigma"] == 0.25
+    assert certificate["fidelity"]["pipeline"] != certificate["fidelity"]["encoder"]
+
+
+def test_the_package_is_evaluated(packaged):
+    options = ("--samples", 8, "--certified", 2, "--certified-samples", 20, "--epsilon", 0.1)
+    plot = ("--plot", packaged / "stability.png")
+    command = ("evaluate", "stability", packaged / "photos", "--model", "tiny-psm")
+    ended = done(fcs(packaged, *command, *options, *plot))
+    report = json.loads(ended.stdout.splitlines()[-1])
+    assert [(row["variant"], row["sigma"]) for row in report["rows"]] == [
+        ("none", 0.0),
+        ("FS", 0.25),
+        ("FS+Mapper", 0.25),
+        ("FS+Purifier", 0.25),
+        ("FS+PSM", 0.25),
+    ]
+    assert len({row["cosine"] for row in report["rows"]}) == 5
+    assert all(-1 <= row["bounds"][0] <= 1 for row in report["rows"][1:])
+    assert (packaged / "stability.png").stat().st_size > 1000
+
+
+def installed(packaged, change):
+    """The package copied under another name, its manifest changed."""
+    store = packaged / "cache" / "model_store"
+    source, target = store / "tiny-psm" / "1", store / "broken" / "1"
+    if target.exists():
+        for file in target.iterdir():
+            file.unlink()
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((target / "manifest.json").read_text())
+    manifest["name"] = "broken"
+    change(manifest, target)
+    (target / "manifest.json").write_text(json.dumps(manifest))
+    return load_settings(cache_dir=packaged / "cache", model="broken")
+
+
+def corrupt(manifest, folder):
+    file = folder / "purifier.safetensors"
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    file.write_bytes(whole)
+
+
+def lose(manifest, folder):
+    (folder / "mapper.safetensors").unlink()
+
+
+def other_sigma(manifest, folder):
+    manifest["sigmas"] = [0.25, 0.5]
+
+
+def other_size(manifest, folder):
+    manifest["preprocessing"]["resize"] = [64, 64]
+
+
+def without_purifier(manifest, folder):
+    manifest["psm"]["purifier"] = None
+
+
+def exchanged(manifest, folder):
+    manifest["psm"]["purifier"] = manifest["psm"]["mapper"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (corrupt, "the manifest says"),
+        (lose, "lacks its file mapper.safetensors"),
+        (other_sigma, "was not trained for sigma 0.5; it was for 0.25"),
+        (other_size, "was trained on pictures of"),
+        (without_purifier, "was trained behind the purifier"),
+        (exchanged, "holds a mapper, a purifier was expected"),
+    ],
+)
+def test_a_package_that_does_not_fit_is_refused(packaged, change, reason):
+    from service.errors import ConfigurationError
+
+    settings = installed(packaged, change)
+    with pytest.raises(ConfigurationError, match=reason):
+        load_model("broken", settings)
+
+
+def test_every_part_is_in_the_revision(packaged):
+    settings = load_settings(cache_dir=packaged / "cache")
+    whole = load_model("tiny-psm", settings)
+    bare = load_model(str(packaged / "vit"), settings)
+    assert whole.revision != bare.revision
+    assert whole.clean_samples == 2
+    assert bare.clean_samples == 1
+
+    def without_mapper(manifest, folder):
+        manifest["psm"]["mapper"] = None
+
+    fewer = load_model("broken", installed(packaged, without_mapper))
+    assert len({whole.revision, bare.revision, fewer.revision}) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("add-psm", "tiny-psm", "--mapper", "{m}"), "exists already"),
+        (("add-psm", "bare"), "name a purifier, a mapper, or both"),
+        (("add-psm", "x", "--purifier", "{p}", "--sigma", "1"), "not trained for sigma 1"),
+        (("add-psm", "x", "--purifier", "{p}", "--diffusion", "a/b"), "name one purifier"),
+    ],
+)
+def test_a_package_that_cannot_be_made_is_refused(packaged, arguments, reason):
+    places = {"m": packaged / "m", "p": packaged / "p"}
+    told = [argument.format(**places) for argument in arguments]
+    ended = fcs(packaged, "models", *told, "--model", packaged / "vit")
+    assert ended.returncode == 2
+    assert reason in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--widths", "8,x"), "write whole numbers"),
+        (("--sigma", "99"), "each must be in"),
+        (("--seed", "7"), "holds a run with seed = 0"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused(trained, options, reason):
+    ended = fcs(trained, *purifier(trained, trained / "p", "--steps", 8), *options)
+    assert ended.returncode == 2
+    assert reason in ended.stderr

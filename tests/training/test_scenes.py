@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.errors import ConfigurationError
+from service.training.scenes import Scenes, Sources, batch, is_for_validation
+
+SIZE = (24, 32)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    photos, cutouts = [], []
+    for i in range(4):
+        rng = np.random.default_rng(i)
+        photo = rng.integers(0, 120, (60 + 10 * i, 90, 3), dtype=np.uint8)
+        photos.append(folder / f"photo{i}.png")
+        Image.fromarray(photo).save(photos[-1])
+    for i in range(3):
+        cutout = np.zeros((40, 30, 4), np.uint8)
+        cutout[8:32, 6:24] = (250, 10 * i, 0, 255)
+        cutouts.append(folder / f"cutout{i}.png")
+        Image.fromarray(cutout, "RGBA").save(cutouts[-1])
+    return Sources(tuple(photos), tuple(cutouts))
+
+
+def test_a_scene_depends_on_the_seed_and_its_number_alone(sources):
+    scenes, again = Scenes(sources, SIZE, 5), Scenes(sources, SIZE, 5)
+    late = again[37]
+    assert np.array_equal(scenes[37], late)
+    assert scenes[37].shape == (3, *SIZE)
+    assert scenes[37].dtype == np.uint8
+    assert not np.array_equal(Scenes(sources, SIZE, 6)[37], late)
+    assert len({one.tobytes() for one in batch(scenes, range(40))}) == 40
+
+
+def test_cutouts_lie_on_white_on_colours_and_on_photos(sources):
+    """Photos are dark here and cut-outs red, so that each part can be told."""
+    found = batch(Scenes(sources, SIZE, 1), range(300)).astype(int)
+    corners = found[:, :, 0, 0]
+    red = ((found[:, 0] > 200) & (found[:, 2] < 60)).mean((1, 2))
+    on_white = (corners == 255).all(1)
+    assert 0.15 < on_white.mean() < 0.45  # half of six tenths
+    assert 0.2 < (red > 0.02).mean() < 0.6  # cut-outs that kept their own content
+    on_dark = (corners < 130).all(1) & (red > 0.02)
+    assert on_dark.sum() > 10
+    assert 0.25 < (red == 0).mean() < 0.75  # photos alone, and cut-outs filled with one
+
+
+def test_without_cutouts_every_scene_is_a_crop(sources):
+    found = batch(Scenes(Sources(sources.photos), SIZE, 1), range(50))
+    assert found.max() < 140
+    assert found.std() > 5
+
+
+def test_files_are_divided_by_their_names(tmp_path):
+    files = tuple(tmp_path / f"{i}.png" for i in range(400))
+    whole = Sources(files, files)
+    kept, trained = whole.part(validation=True), whole.part(validation=False)
+    assert set(kept.photos) | set(trained.photos) == set(files)
+    assert not set(kept.photos) & set(trained.photos)
+    assert kept.photos == kept.cutouts
+    assert 5 < len(kept.photos) < 40  # one in twenty
+    assert is_for_validation(kept.photos[0].parent / "elsewhere" / kept.photos[0].name)
+
+
+def test_few_files_serve_both(tmp_path):
+    one = Sources((tmp_path / "a.png",))
+    assert one.part(validation=True).photos == one.part(validation=False).photos == one.photos
+
+
+def test_the_digest_follows_names_and_sizes(sources):
+    assert sources.digest() == Sources(sources.photos, sources.cutouts).digest()
+    assert sources.digest() != Sources(sources.photos).digest()
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(ConfigurationError, match=r"a\.png is no picture"):
+        Scenes(Sources((tmp_path / "a.png",)), SIZE, 0)[0]
+    with pytest.raises(ConfigurationError, match="no photos"):
+        Scenes(Sources(()), SIZE, 0)
