@@ -5,12 +5,13 @@ silently ignored is a limit that does not exist.
 """
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
@@ -20,6 +21,7 @@ PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
 DEFAULT_MODEL = "efficientnet-lite0-160"
 MIB = 1024 * 1024
+_DEVICES = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
 # The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
 # samples (docs/certificate.md, "Randomness").
 MAX_CONFIDENCE = 0.99999
@@ -31,6 +33,17 @@ def _none_if_auto(value: Any) -> Any:
 
 # "auto", or absent, is None: it is chosen (service/models/arrangement.py).
 AutoCount = Annotated[int | None, BeforeValidator(_none_if_auto)]
+
+
+def _devices(value: str) -> str:
+    if not _DEVICES.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no device: write auto, cpu, cuda, cuda:0, or several as in cuda:0,cuda:1"
+        )
+    return value
+
+
+Devices = Annotated[str, AfterValidator(_devices)]
 
 
 class Settings(BaseSettings):
@@ -52,9 +65,8 @@ class Settings(BaseSettings):
     )
     allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
 
-    device: str = Field(
+    device: Devices = Field(
         "auto",
-        pattern=r"^(auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*)$",
         description="one engine each, e.g. cuda:0,cuda:1; auto: every CUDA device, else the CPU",
     )
     device_timeout_ms: int = Field(

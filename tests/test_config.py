@@ -112,3 +112,14 @@ def test_a_missing_file_is_named(tmp_path):
 def test_settings_never_change_after_they_are_made():
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().port = 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu,", "auto,cpu", "cpu\n"])
+def test_a_device_that_is_none_is_refused_in_words(device):
+    with pytest.raises(ConfigurationError, match="is no device: write auto, cpu, cuda"):
+        load_settings(device=device)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cpu,cpu", "cuda", "cuda:0,cuda:1"])
+def test_devices_are_one_or_several(device):
+    assert load_settings(device=device).device == device

@@ -1,5 +1,6 @@
 """`fcs train purifier|mapper`."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def purifier(
     bfloat16: Bfloat16 = False,
 ) -> None:
     """Train the lightweight U-Net in front of an encoder."""
+    _needs_accelerate()
     from service.config import load_settings
     from service.models.unet import UNetConfig
     from service.training.loop import Schedule
@@ -106,6 +108,7 @@ def mapper(
     bfloat16: Bfloat16 = False,
 ) -> None:
     """Train the smoothness mapper behind an encoder, and behind a purifier where there is one."""
+    _needs_accelerate()
     from service.config import load_settings
     from service.models.mapper import MapperConfig
     from service.training.loop import Schedule
@@ -159,6 +162,15 @@ class _Shown:
             self._progress.console.print(f"step {step}: loss {loss:.4f}  {parts}", highlight=False)
         self._progress.update(
             self._task, completed=step, description=f"loss {loss:.4f}{self._score}"
+        )
+
+
+def _needs_accelerate() -> None:
+    from service.errors import ConfigurationError
+
+    if importlib.util.find_spec("accelerate") is None:
+        raise ConfigurationError(
+            "training needs accelerate: run `make setup`, or pip install 'fcs-serve[train]'"
         )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from service.config import Settings
@@ -376,7 +377,13 @@ def _load_converted(source: DistributionSource, cache: Path) -> Encoder:
     target = cache / f"{source.converter}-{source.sha256[:16]}.safetensors"
     stamp = target.with_suffix(".sha256")
     if not (target.is_file() and stamp.is_file() and stamp.read_text() == sha256(target)):
-        _convert(source, target)
+        try:
+            _convert(source, target)
+        except (OSError, SafetensorError) as error:
+            raise ConfigurationError(
+                f"the converted weights cannot be kept in {cache}: {error}; name a folder that can"
+                " be written: FCS_CACHE_DIR"
+            ) from error
     encoder = Lite0()
     encoder.load_state_dict(load_file(target))
     return encoder

@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from service.core import Core
-from service.errors import Kind, ServiceError
+from service.errors import unavailable
 from service.rest import encode
 from service.rest.body import BodyReader
 from service.rest.documented import ERRORS, documented_body, documented_events
-from service.rest.errors import CLIENT_CLOSED
+from service.rest.errors import CLIENT_CLOSED, error_response
 from service.rest.labels import ClassifyBody, ClassifyResponse
 from service.rest.leaving import unless_client_leaves
 from service.rest.schemas import EmbedBody, EmbedResponse, InfoResponse
@@ -84,21 +84,17 @@ def router(core: Core) -> APIRouter:
     @routes.head("/health/ready", include_in_schema=False)
     @routes.get("/health", responses={503: ERRORS[503]})
     @routes.get("/health/ready", responses={503: ERRORS[503]})
-    async def ready() -> dict[str, str]:
+    async def ready() -> Response:
         """200 when new work is accepted, else 503 with the reason."""
         health = core.health()
-        if not health.ready:
-            raise ServiceError(Kind.UNAVAILABLE, health.reason)
-        return {"status": health.reason}
+        return _health(health.ready, health.reason)
 
     @routes.head("/health/live", include_in_schema=False)
     @routes.get("/health/live", responses={503: ERRORS[503]})
-    async def live() -> dict[str, str]:
+    async def live() -> Response:
         """200 while the process can recover by itself; 503 when only a restart helps."""
         health = core.health()
-        if not health.alive:
-            raise ServiceError(Kind.UNAVAILABLE, health.reason)
-        return {"status": "alive"}
+        return _health(health.alive, "alive" if health.alive else health.reason)
 
     @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics")
@@ -111,3 +107,10 @@ def router(core: Core) -> APIRouter:
         return RedirectResponse("/docs")
 
     return routes
+
+
+def _health(well: bool, reason: str) -> Response:
+    """A probe's answer; unlike a request that is refused, it is no rejection."""
+    if well:
+        return JSONResponse({"status": reason})
+    return error_response(unavailable(reason))

@@ -61,6 +61,12 @@ def test_damaged_safetensors_are_one_clear_error(tmp_path, content):
         load_model(str(tmp_path), load_settings())
 
 
+def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(ConfigurationError, match=r"cannot be kept in .*: FCS_CACHE_DIR"):
+        load_model(DEFAULT, settings_in(tmp_path))
+
+
 def test_published_weights_with_another_digest_are_refused(tmp_path):
     manifest = packages.read_manifest(load_settings().model_store / DEFAULT / "1")
     source = manifest.encoder.model_copy(update={"sha256": "0" * 64})

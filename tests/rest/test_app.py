@@ -26,3 +26,5 @@ def test_an_unexpected_failure_is_a_500_in_the_common_form_and_counted_as_one(mo
     assert 'fcs_requests_total{code="500",route="/info"} 1.0' in metrics
     assert not_ready.status_code == 503
     assert "loading" in not_ready.json()["error"]["message"]
+    assert 'fcs_requests_total{code="503",route="/health/ready"} 1.0' in metrics
+    assert 'fcs_rejections_total{reason="unavailable"} 0.0' in metrics  # a probe asks for no work
