@@ -58,6 +58,8 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
         "recent": json.dumps(state.recent),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{FILE}.*.partial"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     partial = folder / f".{FILE}.{os.getpid()}.partial"
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     save_file(whole, partial, metadata)

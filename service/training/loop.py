@@ -63,8 +63,10 @@ Report = Callable[[int, float, dict[str, float] | None], None]  # step, loss, sc
 
 def train(
     task: Task, scenes: Scenes, schedule: Schedule, folder: Path, device: str, report: Report
-) -> State:
+) -> State | None:
     """Train until the schedule ends or its minutes are over; the last state, which is saved.
+
+    None in every process but the first, where several divide the work.
 
     Args:
         task: what is trained, and for what.
@@ -97,21 +99,21 @@ def train(
         _average(state)
         state.recent.append(loss)
         scores = None
-        over = schedule.minutes is not None and time.monotonic() - began > 60 * schedule.minutes
-        last = state.step == schedule.steps or over
+        last = state.step == schedule.steps or _over(schedule, began, accelerator)
         if saving and (last or state.step % schedule.score_every == 0):
             with accelerator.autocast(), averaged(state):
                 scores = task.score(module)
             mean = float(np.mean(state.recent))
             state.history.append({"step": state.step, "loss": mean, **scores})
             state.recent.clear()
-        report(state.step, loss, scores)
-        if saving and (last or state.step % schedule.save_every == 0):
-            save(folder, state, identity)
+        if saving:
+            report(state.step, loss, scores)
+            if last or state.step % schedule.save_every == 0:
+                save(folder, state, identity)
         if last:
             break
     accelerator.wait_for_everyone()
-    return state
+    return state if saving else None
 
 
 class averaged:  # noqa: N801 - reads as a statement
@@ -136,6 +138,15 @@ def learning_rate(schedule: Schedule, step: int) -> float:
     rising = min(1.0, (step + 1) / _WARM_UP)
     falling = min(1.0, (schedule.steps - step) / max(1, _DECAY * schedule.steps))
     return schedule.learning_rate * min(rising, falling)
+
+
+def _over(schedule: Schedule, began: float, accelerator: Accelerator) -> bool:
+    """Whether the minutes have passed, by the clock of any process: all must agree."""
+    if schedule.minutes is None:
+        return False
+    over = torch.tensor(float(time.monotonic() - began > 60 * schedule.minutes))
+    agreed: Tensor = accelerator.reduce(over.to(accelerator.device), "sum")
+    return bool(agreed > 0)
 
 
 def _identity(task: Task, schedule: Schedule) -> dict[str, Any]:

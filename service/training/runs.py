@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.models.distributions import sha256
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
-from service.models.store import LoadedModel, load_model, resolve
+from service.models.store import LoadedModel, choose_device, load_model, resolve
 from service.models.unet import UNet, UNetConfig
 from service.pictures.folders import picture_files
 from service.training.curve import plot
@@ -157,7 +158,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         raise ConfigurationError(
             f"{manifest.name} has a purifier or mapper already: name its encoder's own package"
         )
-    plain = {"dtype": "float32", "memory_format": "channels_last"}
+    plain = {"dtype": "float32", "memory_format": "channels_last", "device": _device(settings)}
     model = load_model(settings.model, settings.model_copy(update=plain))
     wanted = tuple(sigmas) or manifest.sigmas
     if not all(0 < sigma <= 16 for sigma in wanted):
@@ -175,6 +176,14 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
     )
 
 
+def _device(settings: Settings) -> str:
+    """The settings' first; `auto` is this process's own, where several divide the work."""
+    if settings.device != "auto":
+        return str(choose_device(settings.device))
+    device = PartialState().device
+    return str(device) if device.type == "cuda" else "cpu"
+
+
 def _run(
     ground: _Ground,
     task: Task,
@@ -187,11 +196,13 @@ def _run(
     scenes = Scenes(ground.sources, ground.size, schedule.seed)
     device = ground.model.pipeline.device.type
     state = train(task, scenes, schedule, folder, device, report)
+    file = folder / name
+    if state is None:
+        return file  # another process writes it
     training = {**task.identity, "steps": state.step, "schedule": asdict(schedule)}
     if state.history:
         training["scores"] = state.history[-1]
         plot(state.history, folder / CURVE_FILE)
-    file = folder / name
     write_part(file, part.model_copy(update={"training": training}), state.average)
     return file
 

@@ -248,3 +248,35 @@ def test_a_training_that_cannot_be_is_refused(trained, options, reason):
     ended = fcs(trained, *purifier(trained, trained / "p", "--steps", 8), *options)
     assert ended.returncode == 2
     assert reason in ended.stderr
+
+
+def test_a_replay_draws_the_noise_of_the_whole_pipeline_again(packaged):
+    picture = packaged / "photos" / "1.png"
+    (packaged / "receipts").mkdir(exist_ok=True)
+    options = ("--model", "tiny-psm", "--samples", 20, "--selection-samples", 10)
+    done(fcs(packaged, "certify", picture, *options, "--receipt", packaged / "receipts"))
+    receipt = packaged / "receipts" / "1.png.receipt.json"
+    replayed = done(fcs(packaged, "verify", receipt, picture))
+    assert "every value agrees" in replayed.stdout
+
+
+def test_two_processes_divide_the_batches(trained):
+    """Two of 2 take the scenes of one of 4, with other noise; only the first writes."""
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        "-m", "service", *purifier(trained, trained / "two", "--steps", 4, "--batch", 2),
+    ]  # fmt: skip
+    environment = {**os.environ, "FCS_CACHE_DIR": str(trained / "cache"), "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(
+        list(map(str, command)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("step 4: loss") == 1
+    _, part = load_unet(trained / "two" / "purifier.safetensors")
+    assert part.training["steps"] == 4
+    assert part.training["scores"]["step"] == 4
