@@ -26,6 +26,7 @@ from service.training.task import Task
 PURIFIER_FILE = "purifier.safetensors"
 MAPPER_FILE = "mapper.safetensors"
 CURVE_FILE = "curve.png"
+_COPIES = "training-pictures"  # below the cache folder
 _VALIDATION_SCENES = 64
 _VALIDATION_SEED = 1
 
@@ -47,6 +48,7 @@ class _Ground:
     sigmas: tuple[float, ...]
     sources: Sources
     validation: torch.Tensor
+    copies: Path
 
     @property
     def size(self) -> tuple[int, int]:
@@ -165,7 +167,8 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         raise ConfigurationError(f"sigmas {wanted}: each must be in (0, 16]")
     whole = Sources(tuple(picture_files(data.photos)), tuple(picture_files(data.cutouts)))
     size = model.preprocessing.size
-    scenes = Scenes(whole.part(validation=True), size, _VALIDATION_SEED)
+    copies = settings.cache_dir / _COPIES
+    scenes = Scenes(whole.part(validation=True), size, _VALIDATION_SEED, copies)
     validation = torch.from_numpy(batch(scenes, range(_VALIDATION_SCENES)))
     return _Ground(
         model,
@@ -173,6 +176,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         wanted,
         whole.part(validation=False),
         validation.to(model.pipeline.device),
+        copies,
     )
 
 
@@ -193,7 +197,7 @@ def _run(
     name: str,
     report: Report,
 ) -> Path:
-    scenes = Scenes(ground.sources, ground.size, schedule.seed)
+    scenes = Scenes(ground.sources, ground.size, schedule.seed, ground.copies)
     device = ground.model.pipeline.device.type
     state = train(task, scenes, schedule, folder, device, report)
     file = folder / name

@@ -6,21 +6,22 @@ twenty is kept for validation and never trained on.
 """
 
 import hashlib
-import threading
-from collections import OrderedDict
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from service.errors import ConfigurationError
+from service.training.shelf import Shelf
 
 _VALIDATION_ONE_IN = 20
+_log = logging.getLogger(__name__)
+_TRIES = 20  # files in a row that cannot be read, before the run ends
 _KEPT_SIDES = 2  # pictures are kept in memory at this many times the side of a scene, at most
-_KEPT_BYTES = 4 * 2**30
 _SMALLEST_CROP = 0.25  # of a photo's area
 _OF_CUTOUTS = 0.6  # of all scenes, where there are cut-outs
 _ON_WHITE, _ON_COLOUR = 0.5, 0.15  # of those; the rest are on photos
@@ -61,19 +62,23 @@ class Scenes:
         sources: at least one photo.
         size: (H, W).
         seed: of every random choice.
+        copies: folder for small copies of large pictures, which are slow to read again.
     """
 
-    def __init__(self, sources: Sources, size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, sources: Sources, size: tuple[int, int], seed: int, copies: Path | None = None
+    ) -> None:
         if not sources.photos:
             raise ConfigurationError("no photos to train on")
         self._sources, self._size, self._seed = sources, size, seed
-        self._cache = _Cache(_KEPT_SIDES * max(size))
+        self._unreadable: set[Path] = set()
+        self._shelf = Shelf(_KEPT_SIDES * max(size), copies)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
         """Scene i.
 
         Raises:
-            ConfigurationError: a file that is no picture.
+            ConfigurationError: many files in a row are no pictures.
         """
         rng = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, i]))
         if self._sources.cutouts and rng.random() < _OF_CUTOUTS:
@@ -83,10 +88,22 @@ class Scenes:
         levels = np.asarray(scene, np.uint8).transpose(2, 0, 1)
         return np.ascontiguousarray(levels[:, :, ::-1] if rng.random() < 0.5 else levels)
 
+    def _draw(self, rng: np.random.Generator, files: Sequence[Path], mode: str) -> Image.Image:
+        """Any of the files; another in place of one that cannot be read, which is told once."""
+        for _ in range(_TRIES):
+            file = files[rng.integers(len(files))]
+            try:
+                return self._shelf.load(file, mode)
+            except ConfigurationError as error:
+                if file not in self._unreadable:
+                    self._unreadable.add(file)
+                    _log.warning("left out: %s", error)
+                last = error
+        raise last
+
     def _photo(self, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
         """A crop of any place, size and moderate distortion."""
-        file = self._sources.photos[rng.integers(len(self._sources.photos))]
-        photo = self._cache.load(file, "RGB")
+        photo = self._draw(rng, self._sources.photos, "RGB")
         aspect = np.exp(rng.uniform(-0.3, 0.3)) * size[1] / size[0]
         share = rng.uniform(_SMALLEST_CROP, 1)
         height = np.sqrt(share * photo.width * photo.height / aspect)
@@ -107,8 +124,7 @@ class Scenes:
             scene = Image.new("RGB", self._size[::-1], colour)
         else:
             scene = self._photo(rng, self._size)
-        file = self._sources.cutouts[rng.integers(len(self._sources.cutouts))]
-        cutout = self._cache.load(file, "RGBA")
+        cutout = self._draw(rng, self._sources.cutouts, "RGBA")
         fit = min(scene.width / cutout.width, scene.height / cutout.height)
         scale = fit * rng.uniform(0.45, 1.05)
         size = max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))
@@ -120,51 +136,6 @@ class Scenes:
         top = round(rng.uniform(min(0, scene.height - size[1]), max(0, scene.height - size[1])))
         scene.paste(cutout.convert("RGB"), (left, top), alpha)
         return scene
-
-
-class _Cache:
-    """Pictures with a shorter side of at most `side`, those unused for longest dropped first.
-
-    Safe from several threads.
-    """
-
-    def __init__(self, side: int) -> None:
-        self._side = side
-        self._lock = threading.Lock()
-        self._pictures: OrderedDict[Path, Image.Image] = OrderedDict()
-        self._bytes = 0
-
-    def load(self, file: Path, mode: str) -> Image.Image:
-        with self._lock:
-            if (found := self._pictures.get(file)) is not None:
-                self._pictures.move_to_end(file)
-                return found
-        picture = _read(file, mode, self._side)
-        with self._lock:
-            if file not in self._pictures:
-                self._pictures[file] = picture
-                self._bytes += _bytes(picture)
-            while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
-                self._bytes -= _bytes(self._pictures.popitem(last=False)[1])
-        return picture
-
-
-def _read(file: Path, mode: str, side: int) -> Image.Image:
-    try:
-        with Image.open(file) as opened:
-            opened.draft("RGB", (2 * side, 2 * side))
-            picture = opened.convert(mode)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ConfigurationError(f"{file} is no picture that can be read: {error}") from error
-    shrink = side / min(picture.size)
-    if shrink < 1:
-        size = round(picture.width * shrink), round(picture.height * shrink)
-        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return picture
-
-
-def _bytes(picture: Image.Image) -> int:
-    return picture.width * picture.height * len(picture.getbands())
 
 
 def batch(scenes: Scenes, indices: Sequence[int]) -> NDArray[np.uint8]:

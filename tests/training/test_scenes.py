@@ -75,7 +75,16 @@ def test_the_digest_follows_names_and_sizes(sources):
     assert sources.digest() != Sources(sources.photos).digest()
 
 
-def test_a_file_that_is_no_picture_is_named(tmp_path):
+def test_a_file_that_is_no_picture_is_left_out_and_told_once(sources, tmp_path, caplog):
+    (tmp_path / "bad.png").write_text("not a picture")
+    scenes = Scenes(Sources((*sources.photos, tmp_path / "bad.png")), SIZE, 0)
+    again = Scenes(Sources((*sources.photos, tmp_path / "bad.png")), SIZE, 0)
+    late = [again[i] for i in reversed(range(30))][::-1]
+    assert np.array_equal(batch(scenes, range(30)), np.stack(late))
+    assert len([r for r in caplog.records if "bad.png is no picture" in r.message]) == 2
+
+
+def test_nothing_but_unreadable_files_ends_the_run(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(ConfigurationError, match=r"a\.png is no picture"):
         Scenes(Sources((tmp_path / "a.png",)), SIZE, 0)[0]

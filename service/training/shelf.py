@@ -1,0 +1,85 @@
+"""Pictures at hand: as small as training needs them, in memory, and large ones also on disk."""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from service.errors import ConfigurationError
+
+_KEPT_BYTES = 4 * 2**30  # in memory
+_LARGE = 16  # times as many pixels as are kept: reading it again would take too long
+
+
+class Shelf:
+    """Pictures with a shorter side of at most `side`; safe from several threads.
+
+    Args:
+        side: pixels.
+        copies: folder for lossless copies of what was large; None keeps none.
+    """
+
+    def __init__(self, side: int, copies: Path | None = None) -> None:
+        self._side, self._copies = side, copies
+        self._lock = threading.Lock()
+        self._pictures: OrderedDict[Path, Image.Image] = OrderedDict()
+        self._bytes = 0
+
+    def load(self, file: Path, mode: str) -> Image.Image:
+        """A picture in a mode, "RGB" or "RGBA", which is the same for a file each time.
+
+        Raises:
+            ConfigurationError: no picture that can be read.
+        """
+        with self._lock:
+            if (found := self._pictures.get(file)) is not None:
+                self._pictures.move_to_end(file)
+                return found
+        picture = self._from_disk(file, mode)
+        with self._lock:
+            if file not in self._pictures:
+                self._pictures[file] = picture
+                self._bytes += _bytes(picture)
+            while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
+                self._bytes -= _bytes(self._pictures.popitem(last=False)[1])
+        return picture
+
+    def _from_disk(self, file: Path, mode: str) -> Image.Image:
+        copy = None if self._copies is None else self._copies / self._name(file, mode)
+        if copy is not None and copy.is_file():
+            return _read(copy, mode, self._side)[0]
+        picture, pixels = _read(file, mode, self._side)
+        if copy is not None and pixels > _LARGE * self._side**2:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
+            picture.save(partial, "PNG", compress_level=1)
+            partial.replace(copy)
+        return picture
+
+    def _name(self, file: Path, mode: str) -> str:
+        about = file.stat()
+        told = f"{file.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0{mode}\0{self._side}"
+        return hashlib.blake2b(told.encode(), digest_size=16).hexdigest() + ".png"
+
+
+def _read(file: Path, mode: str, side: int) -> tuple[Image.Image, int]:
+    """The picture, made smaller where it is larger, and how many pixels it had."""
+    try:
+        with Image.open(file) as opened:
+            pixels = opened.width * opened.height
+            opened.draft("RGB", (2 * side, 2 * side))
+            picture = opened.convert(mode)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ConfigurationError(f"{file} is no picture that can be read: {error}") from error
+    shrink = side / min(picture.size)
+    if shrink < 1:
+        size = round(picture.width * shrink), round(picture.height * shrink)
+        picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return picture, pixels
+
+
+def _bytes(picture: Image.Image) -> int:
+    return picture.width * picture.height * len(picture.getbands())

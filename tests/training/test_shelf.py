@@ -1,0 +1,50 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.errors import ConfigurationError
+from service.training.shelf import Shelf
+
+
+@pytest.fixture
+def large(tmp_path):
+    rng = np.random.default_rng(0)
+    file = tmp_path / "large.png"
+    Image.fromarray(rng.integers(0, 256, (200, 300, 4), dtype=np.uint8), "RGBA").save(file)
+    return file
+
+
+def test_a_picture_is_as_small_as_it_may_be(large):
+    assert Shelf(20).load(large, "RGBA").size == (30, 20)
+    assert Shelf(500).load(large, "RGB").size == (300, 200)  # never made larger
+
+
+def test_a_large_picture_is_read_once_even_by_another_run(large, tmp_path):
+    first = Shelf(20, tmp_path / "copies").load(large, "RGBA")
+    (copy,) = (tmp_path / "copies").iterdir()
+    assert copy.stat().st_size < large.stat().st_size / 10
+    status = large.stat()
+    large.write_bytes(b"\0" * status.st_size)  # unreadable now, though it looks the same
+    os.utime(large, ns=(status.st_atime_ns, status.st_mtime_ns))
+    again = Shelf(20, tmp_path / "copies").load(large, "RGBA")
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+
+
+def test_a_picture_that_changed_is_read_anew(large, tmp_path):
+    Shelf(20, tmp_path / "copies").load(large, "RGBA")
+    Image.new("RGBA", (300, 200), (1, 2, 3, 255)).save(large)
+    assert Shelf(20, tmp_path / "copies").load(large, "RGBA").getpixel((5, 5)) == (1, 2, 3, 255)
+
+
+def test_small_pictures_are_not_copied(tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "small.png")
+    Shelf(20, tmp_path / "copies").load(tmp_path / "small.png", "RGB")
+    assert not (tmp_path / "copies").exists()
+
+
+def test_a_file_that_is_no_picture_is_named(tmp_path):
+    (tmp_path / "a.png").write_text("not a picture")
+    with pytest.raises(ConfigurationError, match=r"a\.png is no picture"):
+        Shelf(20).load(tmp_path / "a.png", "RGB")
