@@ -35,7 +35,7 @@ def run_to_the_end(*options, environment=None, seconds=60):
         ((), {"FCS_MAX_SAMPLES": "many"}, "max_samples"),
         (("--device", "tpu"), {}, "device"),
         ((), {"FCS_DEFAULT_SIGMA": "0.3"}, "not a noise level"),
-        ((), {"FCS_CACHE_DIR": "/proc/x"}, "cannot load"),
+        ((), {"FCS_CACHE_DIR": "/proc/x"}, "cannot be kept in"),
         (("--dtype", "float8"), {}, "dtype"),
         (("--threads", "many"), {}, "threads"),
         ((), {"FCS_SIGNING_KEY": "README.md"}, "the signing key README.md is not"),

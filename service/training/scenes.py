@@ -91,7 +91,7 @@ class Scenes:
     def _draw(self, rng: np.random.Generator, files: Sequence[Path], mode: str) -> Image.Image:
         """Any of the files; another in place of one that cannot be read, which is told once."""
         for _ in range(_TRIES):
-            file = files[rng.integers(len(files))]
+            file = files[int(rng.integers(len(files)))]
             try:
                 return self._shelf.load(file, mode)
             except ConfigurationError as error:

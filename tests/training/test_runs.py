@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from service.config import load_settings
+from service.errors import ConfigurationError
+from service.models.assembly import Ingredients, assemble
 from service.models.psm import load_mapper, load_unet
 from service.models.store import load_model
 from tests.cli.conftest import run_fcs
@@ -197,8 +199,6 @@ def exchanged(manifest, folder):
     ],
 )
 def test_a_package_that_does_not_fit_is_refused(packaged, change, reason):
-    from service.errors import ConfigurationError
-
     settings = installed(packaged, change)
     with pytest.raises(ConfigurationError, match=reason):
         load_model("broken", settings)
@@ -220,27 +220,30 @@ def test_every_part_is_in_the_revision(packaged):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("fields", "reason"),
     [
-        (("add-psm", "tiny-psm", "--mapper", "{m}"), "exists already"),
-        (("add-psm", "bare"), "name a purifier, a mapper, or both"),
-        (("add-psm", "x", "--purifier", "{p}", "--sigma", "1"), "not trained for sigma 1"),
-        (("add-psm", "x", "--purifier", "{p}", "--diffusion", "a/b"), "name one purifier"),
+        ({"name": "tiny-psm", "mapper": "m"}, "exists already"),
+        ({}, "name a purifier, a mapper, or both"),
+        ({"purifier": "p", "sigmas": (1.0,)}, "not trained for sigma 1"),
+        ({"purifier": "p", "diffusion": "a/b"}, "name one purifier"),
+        ({"diffusion": "nowhere"}, "no diffusion model 'nowhere'"),
+        ({"mapper": "p"}, "cannot read"),
     ],
 )
-def test_a_package_that_cannot_be_made_is_refused(packaged, arguments, reason):
-    places = {"m": packaged / "m", "p": packaged / "p"}
-    told = [argument.format(**places) for argument in arguments]
-    ended = fcs(packaged, "models", *told, "--model", packaged / "vit")
-    assert ended.returncode == 2
-    assert reason in ended.stderr
+def test_a_package_that_cannot_be_made_is_refused(packaged, fields, reason):
+    settings = load_settings(cache_dir=packaged / "cache", model=str(packaged / "vit"))
+    given = {"name": "x", "purifier": None, "diffusion": None, "mapper": None, "sigmas": ()}
+    given |= {"transferred": False, **fields}
+    for part in ("purifier", "mapper"):
+        given[part] = given[part] and packaged / given[part]
+    with pytest.raises(ConfigurationError, match=reason):
+        assemble(settings, Ingredients(**given), packaged / "cache" / "model_store")
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--widths", "8,x"), "write whole numbers"),
-        (("--sigma", "99"), "each must be in"),
         (("--seed", "7"), "holds a run with seed = 0"),
     ],
 )
