@@ -7,6 +7,8 @@ that a slow moment of the machine falls on all of them; each figure is the media
     load     many pictures at once, all samples of each spent
     lone     one picture of 1000 estimation samples, alone
     target   many pictures that stop at the default target; what was drawn in vain is not served
+
+What the pipeline itself is made of is measured apart, at the end (`service.bench.parts`).
 """
 
 import json
@@ -28,6 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 from service import __version__, admission
+from service.bench.parts import PARTS, parts_ms
 from service.config import Settings
 from service.fleet import Fleet
 from service.job import Job, JobResult
@@ -40,6 +43,7 @@ from service.pictures.files import read_picture
 from service.types import EmbedRequest, NoiseLevel, SamplingPlan, Stage
 
 _BATCHES = (4, 8, 16, 32)
+_PART_ROUNDS = 20
 _TOGETHER = 16  # pictures in flight under load
 _SEED = bytes(SEED_BYTES)
 
@@ -173,7 +177,8 @@ def run(settings: Settings, files: Sequence[Path], rounds: int, samples: int) ->
         served.close()
         lanes.close()
     best = max(bare, key=lambda batch: statistics.median(bare[batch]))
-    _print(model, best, bare[best], {"load": loads, "lone": lones, "target": targets})
+    found = {"load": loads, "lone": lones, "target": targets}
+    _print(model, best, bare[best], found, parts_ms(model, pictures[0], _PART_ROUNDS))
 
 
 def _rounds(count: int) -> Iterator[int]:
@@ -206,7 +211,13 @@ def _synthetic(model: LoadedModel) -> NDArray[np.uint8]:
     return np.stack([(127.5 + 120 * wave).astype(np.uint8) for wave in waves])
 
 
-def _print(model: LoadedModel, batch: int, bare: list[float], loads: dict[str, list[Load]]) -> None:
+def _print(
+    model: LoadedModel,
+    batch: int,
+    bare: list[float],
+    loads: dict[str, list[Load]],
+    parts: dict[str, float],
+) -> None:
     reference = statistics.median(bare)
     rows = {name: _row(found, bare) for name, found in loads.items()}
     table = Table(
@@ -219,6 +230,11 @@ def _print(model: LoadedModel, batch: int, bare: list[float], loads: dict[str, l
         idle = f"{row['shares']['idle']:.3f}"
         table.add_row(name, f"{row['samples_per_s']:.1f}", *figures, *shares, idle)
     Console().print(table)
+    told = ", ".join(f"{part} {parts[part]:.2f}" for part in PARTS)
+    Console().print(
+        f"a sample in one lane, ms: {told};"
+        f" {parts['times_encoder']:.2f} times one without purifier and mapper"
+    )
     summary = {
         "bench": "engine",
         "model": asdict(model.info)["name"],
@@ -232,6 +248,7 @@ def _print(model: LoadedModel, batch: int, bare: list[float], loads: dict[str, l
         "fill": rows["load"]["fill"],
         "lone_ratio": rows["lone"]["ratio"],
         "rows": rows,
+        "parts_ms": parts,
     }
     sys.stdout.write(json.dumps(summary) + "\n")
 

@@ -87,11 +87,7 @@ class Pipeline(nn.Module):
         if sigmas is None:
             raise ValueError("purifier and mapper must be told sigma")
         sigmas = sigmas.to(self.device)
-        encoded = self.encode(self.purify(levels, sigmas))
-        if self.mapper is None:
-            return encoded
-        mapped: Tensor = self.mapper(encoded.float(), sigmas)
-        return mapped
+        return self.map(self.encode(self.purify(levels, sigmas)), sigmas)
 
     def purify(self, levels: Tensor, sigmas: Tensor) -> Tensor:
         """Noisy pixel levels -> those of the estimated picture; the same without a purifier."""
@@ -105,6 +101,13 @@ class Pipeline(nn.Module):
         pixels = levels * self.scale + self.shift  # [n, 3, H, W]
         pixels = pixels.to(dtype=self.dtype, memory_format=self.memory_format)
         return self.encoder.pooled(pixels).flatten(1)
+
+    def map(self, features: Tensor, sigmas: Tensor) -> Tensor:
+        """The encoder's features [n, d] -> those moved by the mapper; the same without one."""
+        if self.mapper is None:
+            return features
+        mapped: Tensor = self.mapper(features.float(), sigmas)
+        return mapped
 
 
 def unit(features: Tensor) -> Tensor:

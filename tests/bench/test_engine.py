@@ -19,6 +19,7 @@ def test_the_served_rate_is_set_beside_the_bare_loop_of_the_best_batch(monkeypat
     assert found["ratio"] == pytest.approx(found["served_samples_per_s"] / 30, rel=1e-6)
     assert 0.9 < found["fill"] <= 1
     assert set(found["rows"]) == {"load", "lone", "target"}
+    assert found["parts_ms"]["encode"] > 0
     for row in found["rows"].values():
         assert row["samples_per_s"] > 0
         assert 0 <= row["in_vain"] < 1
