@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tests.models.parts import small_mapper
+from service.models.mapper import Mapper, MapperConfig
+from tests.models.parts import shaken, small_mapper
 
 SIGMAS = torch.tensor([0.0, 0.1, 0.5])
 
@@ -58,3 +59,17 @@ def test_a_feature_of_zeros_stays_finite():
 @torch.no_grad()
 def test_features_keep_their_dtype():
     assert small_mapper(10)(features(3, 10, dtype=torch.bfloat16), SIGMAS).dtype == torch.bfloat16
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("batch", [4, 8, 16, 32])
+def test_what_a_row_becomes_depends_on_no_other_row_and_not_on_its_place(batch):
+    """To the last bit, at the size that is served."""
+    mapper = shaken(Mapper(MapperConfig(1280)))
+    generator, one, found = torch.Generator().manual_seed(3), features(1280), []
+    for row in range(batch):
+        given = torch.randn(batch, 1280, generator=generator)
+        sigmas = torch.rand(batch, generator=generator)
+        given[row], sigmas[row] = one, 0.25
+        found.append(mapper(given, sigmas)[row])
+    assert all(torch.equal(found[0], other) for other in found[1:])

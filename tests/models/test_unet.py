@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from service.models.unet import UNet, UNetConfig
-from tests.models.parts import SMALL_UNET, small_unet
+from tests.models.parts import SMALL_UNET, shaken, small_unet
 
 SIGMAS = torch.tensor([0.0, 0.1, 0.5, 2.0])
 
@@ -59,3 +59,19 @@ def test_it_serves_in_every_arrangement(dtype, layout):
 def test_widths_and_depths_must_go_together():
     with pytest.raises(ValueError, match="zip"):
         UNet(UNetConfig(widths=(8, 12, 16), depths=(1, 1)))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("batch", [4, 8, 16])
+def test_what_a_row_becomes_depends_on_no_other_row_and_not_on_its_place(dtype, batch):
+    """To the last bit, in the shape that is served: how samples are packed must not matter."""
+    network = shaken(UNet(UNetConfig(widths=(48, 96, 144), depths=(1, 1, 2))))
+    network = network.to(dtype).to(memory_format=torch.channels_last)
+    generator, one, found = torch.Generator().manual_seed(3), noisy(3, 32, 32), []
+    for row in range(batch):
+        pictures = torch.rand(batch, 3, 32, 32, generator=generator)
+        sigmas = torch.rand(batch, generator=generator)
+        pictures[row], sigmas[row] = one, 0.25
+        found.append(network(0.1 * pictures, sigmas)[row])
+    assert all(torch.equal(found[0], other) for other in found[1:])
