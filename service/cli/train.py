@@ -49,6 +49,9 @@ def purifier(
     learning_rate: LearningRate = 1e-3,
     widths: Annotated[str, typer.Option(help="Channels of each level.")] = "64,96,128",
     depths: Annotated[str, typer.Option(help="Blocks of each level.")] = "1,2,2",
+    unshuffle: Annotated[
+        int, typer.Option(min=1, max=16, help="Side of the squares of pixels that become channels.")
+    ] = 4,
     diffusion: Annotated[float, typer.Option(min=0, help="Weight of l_diff.")] = 0.1,
     robustness: Annotated[float, typer.Option(min=0, help="Weight of l_rb.")] = 1.0,
     distance: Annotated[float, typer.Option(min=0, help="Weight of l_mse.")] = 1.0,
@@ -74,7 +77,7 @@ def purifier(
             load_settings(model=model),
             Data(tuple(pictures), tuple(cutouts or ())),
             tuple(sigma or ()),
-            UNetConfig(widths=_numbers("--widths", widths), depths=_numbers("--depths", depths)),
+            UNetConfig(unshuffle, _numbers("--widths", widths), _numbers("--depths", depths)),
             PurifierWeights(diffusion, robustness, distance),
             schedule,
             out,

@@ -29,7 +29,8 @@ def distance_loss(estimate: Tensor, pictures: Tensor) -> Tensor:
 
 def robustness_loss(features: Tensor, clean: Tensor) -> Tensor:
     """l_rb, as 1 - cos, of features [n, d] of noisy pictures and of the same without noise."""
-    return 1 - functional.cosine_similarity(features, clean, dim=1).mean()
+    # In float32 whatever the encoder ran in: bfloat16 cosines come in steps of 0.004.
+    return 1 - functional.cosine_similarity(features.float(), clean.float(), dim=1).mean()
 
 
 def statistics_loss(features: Tensor, clean: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def statistics_loss(features: Tensor, clean: Tensor) -> Tensor:
 
     Of unit features [n, d]; it keeps different pictures as different as they were.
     """
-    ours, wanted = functional.normalize(features), functional.normalize(clean)
+    ours, wanted = functional.normalize(features.float()), functional.normalize(clean.float())
     means = ours.mean(0) - wanted.mean(0)
     spreads = _spread(ours) - _spread(wanted)
     return means.square().sum() + spreads.square().sum()
@@ -50,4 +51,5 @@ def _spread(features: Tensor) -> Tensor:
 def cosines(features: Tensor, clean: Tensor) -> Tensor:
     """Cosine of each row, [n], without gradient."""
     with torch.no_grad():
-        return functional.cosine_similarity(features.flatten(1), clean.flatten(1), dim=1)
+        one, other = features.flatten(1).float(), clean.flatten(1).float()
+        return functional.cosine_similarity(one, other, dim=1)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from service.training.objectives import (
+    cosines,
     denoising_loss,
     distance_loss,
     robustness_loss,
@@ -46,3 +47,10 @@ def test_statistics_are_zero_for_the_same_law_and_rise_when_features_collapse():
     collapsed = statistics_loss(mean + 1e-6 * rows, rows)
     assert collapsed > 0.5
     assert statistics_loss(unit_rows(64, 8, seed=1), rows) < 0.3 * collapsed
+
+
+def test_cosines_of_bfloat16_features_are_not_rounded_to_its_steps():
+    one, other = unit_rows(500, 64, 1).bfloat16(), unit_rows(500, 64, 2).bfloat16()
+    exact = torch.nn.functional.cosine_similarity(one.double(), other.double())
+    torch.testing.assert_close(cosines(one, other).double(), exact, atol=1e-6, rtol=0)
+    assert robustness_loss(one, other) == pytest.approx(float(1 - exact.mean()), abs=1e-5)
