@@ -318,7 +318,8 @@ class Core:
                 job.future.cancel()  # a no-op for those already answered
         if len({result.model.revision for result in results}) > 1:
             # A batch shape was halved in between: the answer names one revision, so all run again.
-            return await self._sample(fleet, [job.again() for job in jobs], following)
+            jobs[:] = [job.again() for job in jobs]  # in place: the request's share counts them
+            return await self._sample(fleet, jobs, following)
         return list(results)
 
     async def _answer(

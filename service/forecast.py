@@ -86,7 +86,7 @@ class Forecast:
         self._spent = _FIRST_SPENT  # by a picture that may stop early
 
     def learn(self, ended: Held, seconds: float) -> None:
-        """A request ended, so many seconds after the one before, or after it came if alone."""
+        """A sampled request ended, so many seconds of work after the one before it."""
         self._through.observe(ended.spent, seconds)
         if ended.stops_early and ended.answered:
             self._spent += _WEIGHT * (ended.spent / ended.pictures - self._spent)

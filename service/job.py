@@ -126,8 +126,8 @@ class Job:
 
     @property
     def outstanding(self) -> int:
-        """Samples that may still be handed out; none once the job has ended."""
-        return 0 if self._work is None else self._work.attempt.outstanding
+        """Samples not handed out yet; all of them before an engine has begun it."""
+        return self.total if self._work is None else self._work.attempt.outstanding
 
     @property
     def homes(self) -> "tuple[Home, ...]":

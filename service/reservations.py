@@ -32,7 +32,7 @@ class Reservations:
     pictures: int = 0
     _bytes: int = 0
     _undecoded_samples: int = 0
-    _last_ended: float = 0.0
+    _since: float = 0.0  # the last end of a request that was sampled, or when the books filled
     _held: list[Held] = field(default_factory=list)
 
     @contextmanager
@@ -69,6 +69,8 @@ class Reservations:
                 f" {s.max_pending_bytes} bytes)",
                 retry_after_s=self._wait_s(wanted, began),
             )
+        if not self._held:
+            self._since = began
         self.pictures += pictures
         self._bytes += memory
         held = Held(samples, pictures, memory, deadline, stops_early)
@@ -79,9 +81,10 @@ class Reservations:
             self._held.remove(held)
             self.pictures -= pictures
             self._bytes -= memory
-            now = time.monotonic()
-            self.forecast.learn(held, now - max(began, self._last_ended))
-            self._last_ended = now
+            if held.left is not None:  # else it ended before any of its samples was drawn
+                now = time.monotonic()
+                self.forecast.learn(held, now - self._since)
+                self._since = now
 
     @contextmanager
     def memory(self, needed: int) -> Iterator[None]:

@@ -69,6 +69,7 @@ def test_the_pace_of_requests_that_ended_is_learned():
     books = Books(max_pending_pictures=1, rate=1000)
     for _ in range(5):
         with books.request(samples=100) as held:
+            held.left = lambda: 0
             time.sleep(0.4)
             held.spent, held.answered = 100, True
     with books.request(samples=1000):
@@ -81,9 +82,34 @@ def test_time_in_which_requests_ran_side_by_side_is_counted_once():
         with books.request() as one, books.request() as two:
             time.sleep(0.4)
             for held in (one, two):
+                held.left = lambda: 0
                 held.spent, held.answered = 100, True
     with books.request(samples=1000, pictures=2):
         assert refusal(books) == pytest.approx(2.3, rel=0.1)  # 500 a second
+
+
+def test_time_beside_a_long_request_counts_though_a_short_one_came_late():
+    books = Books(max_pending_pictures=3)
+    with books.request() as long:
+        long.left = lambda: 0
+        for _ in range(3):
+            time.sleep(0.4)  # at work for the long one
+            with books.request() as short:
+                short.left = lambda: 0
+                short.spent = short.samples
+        long.spent = 300
+    with books.request(samples=1000, pictures=3):
+        assert refusal(books) == pytest.approx(1.2 / 600 * 1000 + 0.3, rel=0.1)
+
+
+def test_requests_that_never_reach_a_device_teach_nothing():
+    books = Books(max_pending_pictures=1, rate=1000)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), books.request(samples=5000):
+            time.sleep(0.2)
+            raise ZeroDivisionError
+    with books.request(samples=1000):
+        assert refusal(books) == pytest.approx(1.3, rel=0.01)
 
 
 def test_what_a_refused_request_asked_for_is_not_held():

@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.models import packages
+from service.models.diffusion import diffusion_digest
 from service.models.distributions import sha256
 from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile, Psm
 from service.models.psm import Expected, Part, check, read_part
-from service.models.store import download, folder_digest, is_hub_id, resolve, stores
+from service.models.store import download, is_hub_id, resolve, stores
 
 _PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
+_KINDS = {_PURIFIER: "unet", _MAPPER: "mapper"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         )
     if packages.find([*stores(settings), store], wanted.name) is not None:
         raise ConfigurationError(f"a package {wanted.name!r} exists already; choose another name")
+    if wanted.mapper is not None and wanted.diffusion is not None:
+        raise ConfigurationError("no mapper can be trained behind a diffusion model yet")
     if wanted.purifier is not None and wanted.diffusion is not None:
         raise ConfigurationError("name one purifier: a trained one, or a diffusion model")
     files = {
@@ -64,7 +68,15 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         base.encoder.sha256, sigmas, base.preprocessing.value().size, wanted.transferred
     )
     for name, part in parts.items():
+        if part.kind != _KINDS[name]:
+            raise ConfigurationError(f"{files[name]} holds a {part.kind}, not a {_KINDS[name]}")
         check(files[name], part, expected)
+    behind = sha256(files[_PURIFIER]) if _PURIFIER in files else None
+    if _MAPPER in parts and parts[_MAPPER].purifier != behind:
+        raise ConfigurationError(
+            f"{files[_MAPPER]} was trained behind the purifier {parts[_MAPPER].purifier}, not"
+            f" behind {behind}"
+        )
     pinned = {name: PartFile(file=name, sha256=sha256(file)) for name, file in files.items()}
     purifier = pinned.get(_PURIFIER) or _diffusion(wanted.diffusion)
     try:
@@ -111,18 +123,13 @@ def _diffusion(reference: str | None) -> DiffusersFolder | DiffusersHub | None:
         return None
     if Path(reference).is_dir():
         folder = Path(reference).resolve()
-        inner = folder / "unet" if (folder / "unet").is_dir() else folder
-        return DiffusersFolder(kind="diffusers-folder", path=inner, sha256=folder_digest(inner))
+        digest = diffusion_digest(folder)
+        return DiffusersFolder(kind="diffusers-folder", path=folder, sha256=digest)
     if not is_hub_id(reference):
         raise ConfigurationError(f"no diffusion model {reference!r}: neither a folder nor a hub id")
     folder, commit = download(reference, None)
-    inner = folder / "unet" if (folder / "unet").is_dir() else folder
     return DiffusersHub(
-        kind="diffusers-hub",
-        id=reference,
-        commit=commit,
-        subfolder=inner.name if inner != folder else "",
-        sha256=folder_digest(inner),
+        kind="diffusers-hub", id=reference, commit=commit, sha256=diffusion_digest(folder)
     )
 
 

@@ -1,11 +1,12 @@
 """Any unconditional diffusers `UNet2DModel` as a one-step purifier.
 
-A diffusion model sees pictures in [-1, 1]; noise of sigma on [0, 1] has twice that deviation there:
-A diffusion model sees pictures in [-1, 1]; noise of sigma on [0, 1] is of 2 sigma there:
+A diffusion model sees pictures in [-1, 1]; noise of sigma on [0, 1] is of 2 sigma there. Of a noisy
+picture y = x + sigma e, sqrt(a_t) (2y - 1) is x_t = sqrt(a_t) (2x - 1) + sqrt(1 - a_t) e at that t
 where (1 - a_t) / a_t = (2 sigma)^2 (Carlini et al. 2023, arXiv:2206.10550, algorithm 1). Scaling
 uses the exact sigma; only what the network is told, t, is rounded to the nearest step.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.errors import ConfigurationError
+from service.models.distributions import sha256
 from service.models.purifier import Purifier
 
 _SCHEDULER = "scheduler_config.json"
+# Those that name the betas of DDPM's forward process.
+_SCHEDULERS = (
+    "DDPMScheduler",
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+)
 _PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
@@ -38,11 +49,15 @@ class DiffusionPurifier(Purifier):
         self.multiple = multiple
         # Not a buffer: what is converted to bfloat16 with the weights is no schedule any more.
         self.log_sigmas = (0.5 * torch.log((1 - alphas.double()) / alphas.double())).float()
+        self._tables: dict[torch.device, Tensor] = {}  # a graph being recorded cannot copy one
 
     def timesteps(self, sigmas: Tensor) -> Tensor:
         """The step whose noise, on [-1, 1], is nearest to each sigma on [0, 1], [n] int64."""
+        device = sigmas.device
+        if device not in self._tables:
+            self._tables[device] = self.log_sigmas.to(device)
         wanted = torch.log(2 * sigmas.clamp_min(1e-12))
-        return (wanted[:, None] - self.log_sigmas.to(sigmas.device)[None]).abs().argmin(1)
+        return (wanted[:, None] - self._tables[device][None]).abs().argmin(1)
 
     def forward(self, noisy: Tensor, sigmas: Tensor) -> Tensor:
         """The estimate of the picture, [n, 3, H, W]."""
@@ -83,21 +98,34 @@ def load_diffusion(folder: Path) -> DiffusionPurifier:
         raise ConfigurationError(
             "a diffusers purifier needs diffusers: pip install 'fcs-serve[diffusion]'"
         ) from error
-    weights = folder / "unet" if (folder / "unet").is_dir() else folder
-    schedulers = [folder / "scheduler" / _SCHEDULER, folder.parent / "scheduler" / _SCHEDULER,
-                  folder / _SCHEDULER]  # fmt: skip
-    found = next((file for file in schedulers if file.is_file()), None)
+    weights, schedule = _files(folder)
     try:
         loaded: Any = UNet2DModel  # neither class has types
-        network: Any = loaded.from_pretrained(
-            weights, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        network: Any
+        network, report = loaded.from_pretrained(
+            weights,
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
         )
-        settings = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
+        settings = {} if schedule is None else json.loads(schedule.read_text(encoding="utf-8"))
+        if settings.get("_class_name", _SCHEDULERS[0]) not in _SCHEDULERS:
+            raise ConfigurationError(
+                f"{schedule}: a {settings['_class_name']} is no schedule of DDPM's kind; supported"
+                f" are {', '.join(_SCHEDULERS)}"
+            )
         schedules: Any = DDPMScheduler
         scheduler: Any = schedules.from_config(settings)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigurationError(f"{folder} holds no usable UNet2DModel: {first}") from error
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    if wrong := sorted(str(key) for kind in kinds for key in report.get(kind, ())):
+        raise ConfigurationError(
+            f"{weights} does not hold the weights of its own configuration, the first is"
+            f" {wrong[0]}: they would be random"
+        )
     config = network.config
     if config.in_channels != 3 or config.out_channels not in (3, 6):
         raise ConfigurationError(
@@ -106,8 +134,37 @@ def load_diffusion(folder: Path) -> DiffusionPurifier:
         )
     if config.num_class_embeds is not None:
         raise ConfigurationError(f"{folder}: a class-conditional model has no place here")
+    if config.time_embedding_type != "positional" or config.center_input_sample:
+        raise ConfigurationError(f"{folder}: only models that are told a time step are supported")
     prediction = scheduler.config.prediction_type
     if prediction not in _PREDICTIONS:
         raise ConfigurationError(f"{folder}: prediction type {prediction!r} is not supported")
     multiple = 2 ** (len(config.block_out_channels) - 1)
     return DiffusionPurifier(network, scheduler.alphas_cumprod, prediction, multiple)
+
+
+def diffusion_digest(folder: Path) -> str:
+    """Digest of everything the purifier in a folder depends on: weights, their shape, schedule.
+
+    Raises:
+        ConfigurationError: no safetensors in it.
+    """
+    weights, schedule = _files(folder)
+    files = sorted([*weights.glob("*.safetensors"), weights / "config.json"])
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ConfigurationError(f"{weights} holds no .safetensors weights; others are refused")
+    if not (weights / "config.json").is_file():
+        raise ConfigurationError(f"{weights} holds no config.json")
+    whole = hashlib.sha256()
+    for file in [*files, *([schedule] if schedule else [])]:
+        whole.update(f"{file.name}\0{sha256(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _files(folder: Path) -> tuple[Path, Path | None]:
+    """Folder of the weights, and the schedule: a pipeline's own, or one beside the weights."""
+    if (folder / "unet").is_dir():
+        weights, schedule = folder / "unet", folder / "scheduler" / _SCHEDULER
+    else:
+        weights, schedule = folder, folder / _SCHEDULER
+    return weights, schedule if schedule.is_file() else None

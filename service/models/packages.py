@@ -122,12 +122,11 @@ class DiffusersFolder(_Strict):
 
 
 class DiffusersHub(_Strict):
-    """The same at one commit of a hub model; `subfolder` where it is part of a pipeline."""
+    """The same at one commit of a hub model."""
 
     kind: Literal["diffusers-hub"]
     id: str
     commit: str
-    subfolder: str = ""
     sha256: Digest
 
 

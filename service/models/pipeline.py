@@ -94,7 +94,8 @@ class Pipeline(nn.Module):
         if self.purifier is None:
             return levels
         purified: Tensor = self.purifier(levels / 255, sigmas)
-        return 255 * purified
+        # Not left to the purifier: 255 * (x / 255) is not x everywhere.
+        return torch.where(sigmas.view(-1, 1, 1, 1) > 0, 255 * purified, levels)
 
     def encode(self, levels: Tensor) -> Tensor:
         """Pixel levels -> the encoder's own features [n, d], in its dtype."""

@@ -151,7 +151,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
     label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
-    parts = Parts(encoder, *_load_psm(manifest, settings))
+    parts = Parts(encoder, *_load_psm(manifest, encoder.dimensions, settings))
     choice = arrange(parts, manifest, device, settings, measure)
     chosen = choice.arrangement
     dtype, layout = DTYPES[chosen.dtype], MEMORY_FORMATS[chosen.memory_format]
@@ -294,7 +294,9 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path
     return load_encoder(folder), folder
 
 
-def _load_psm(manifest: Manifest, settings: Settings) -> tuple[Purifier | None, Mapper | None]:
+def _load_psm(
+    manifest: Manifest, dimensions: int, settings: Settings
+) -> tuple[Purifier | None, Mapper | None]:
     """Purifier and mapper of a package, each verified to be meant for its encoder and levels."""
     if (psm := manifest.psm) is None:
         return None, None
@@ -313,6 +315,11 @@ def _load_psm(manifest: Manifest, settings: Settings) -> tuple[Purifier | None, 
         file = _part_file(manifest, psm.mapper, settings)
         mapper, part = load_mapper(file)
         check(file, part, expected)
+        shape = mapper.config.dimensions, mapper.config.grid
+        if shape != (dimensions, None):
+            raise ConfigurationError(
+                f"{file} maps features of {shape[0]} dimensions, this encoder's have {dimensions}"
+            )
         if part.purifier != digest:
             raise ConfigurationError(
                 f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
@@ -333,14 +340,13 @@ def _part_file(manifest: Manifest, part: PartFile, settings: Settings) -> Path:
 
 
 def _load_diffusers(manifest: Manifest, source: DiffusersFolder | DiffusersHub) -> Purifier:
-    from service.models.diffusion import load_diffusion
+    from service.models.diffusion import diffusion_digest, load_diffusion
 
     if isinstance(source, DiffusersHub):
         folder, _ = download(source.id, source.commit)
-        folder = folder / source.subfolder
     else:
         folder = source.path
-    if (found := folder_digest(folder)) != source.sha256:
+    if (found := diffusion_digest(folder)) != source.sha256:
         raise ConfigurationError(
             f"package {manifest.name!r}: the purifier in {folder} has digest {found}, the manifest"
             f" says {source.sha256}"

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from service.errors import ConfigurationError
 
@@ -25,7 +25,7 @@ class Shelf:
     def __init__(self, side: int, copies: Path | None = None) -> None:
         self._side, self._copies = side, copies
         self._lock = threading.Lock()
-        self._pictures: OrderedDict[Path, Image.Image] = OrderedDict()
+        self._pictures: OrderedDict[tuple[Path, str], Image.Image] = OrderedDict()
         self._bytes = 0
 
     def load(self, file: Path, mode: str) -> Image.Image:
@@ -35,13 +35,13 @@ class Shelf:
             ConfigurationError: no picture that can be read.
         """
         with self._lock:
-            if (found := self._pictures.get(file)) is not None:
-                self._pictures.move_to_end(file)
+            if (found := self._pictures.get((file, mode))) is not None:
+                self._pictures.move_to_end((file, mode))
                 return found
         picture = self._from_disk(file, mode)
         with self._lock:
-            if file not in self._pictures:
-                self._pictures[file] = picture
+            if (file, mode) not in self._pictures:
+                self._pictures[file, mode] = picture
                 self._bytes += _bytes(picture)
             while self._bytes > _KEPT_BYTES and len(self._pictures) > 1:
                 self._bytes -= _bytes(self._pictures.popitem(last=False)[1])
@@ -72,7 +72,7 @@ def _read(file: Path, mode: str, side: int) -> tuple[Image.Image, int]:
             pixels = opened.width * opened.height
             opened.draft("RGB", (2 * side, 2 * side))
             picture = opened.convert(mode)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Exception as error:  # decoders of damaged files raise whatever they meet
         raise ConfigurationError(f"{file} is no picture that can be read: {error}") from error
     shrink = side / min(picture.size)
     if shrink < 1:

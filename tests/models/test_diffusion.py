@@ -1,11 +1,14 @@
 """Against diffusers' own scheduler, on tiny models that diffusers wrote."""
 
+import json
+
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigurationError
-from service.models.diffusion import DiffusionPurifier, load_diffusion
+from service.models.diffusion import DiffusionPurifier, diffusion_digest, load_diffusion
 
 
 class Told(torch.nn.Module):
@@ -133,3 +136,38 @@ def test_a_model_that_is_no_purifier_of_pictures_is_refused(tmp_path, changes, r
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="no usable UNet2DModel"):
         load_diffusion(tmp_path)
+
+
+def test_the_digest_follows_the_schedule_as_well_as_the_weights(tmp_path):
+    folder = written(tmp_path / "a", DDPMScheduler())
+    before = diffusion_digest(folder)
+    assert diffusion_digest(written(tmp_path / "b", DDPMScheduler())) == before
+    DDPMScheduler(prediction_type="sample").save_pretrained(folder / "scheduler")
+    assert diffusion_digest(folder) != before
+
+
+def test_a_schedule_of_a_neighbour_is_not_taken_for_its_own(tmp_path):
+    flat = written(tmp_path / "flat")
+    DDPMScheduler(prediction_type="sample").save_pretrained(tmp_path / "scheduler")
+    assert load_diffusion(flat).prediction == "epsilon"
+    DDPMScheduler(prediction_type="sample").save_pretrained(flat)
+    assert load_diffusion(flat).prediction == "sample"
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path):
+    folder = written(tmp_path)
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    tensors.pop("conv_in.weight")
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ConfigurationError, match="conv_in"):
+        load_diffusion(folder)
+
+
+@pytest.mark.parametrize("kind", ["ScoreSdeVeScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_a_schedule_of_another_process_is_refused(tmp_path, kind):
+    folder = written(tmp_path, DDPMScheduler())
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "_class_name": kind}))
+    with pytest.raises(ConfigurationError, match=f"a {kind} is no schedule"):
+        load_diffusion(folder)

@@ -226,6 +226,8 @@ def test_every_part_is_in_the_revision(packaged):
         ({}, "name a purifier, a mapper, or both"),
         ({"purifier": "p", "sigmas": (1.0,)}, "not trained for sigma 1"),
         ({"purifier": "p", "diffusion": "a/b"}, "name one purifier"),
+        ({"mapper": "m"}, "was trained behind the purifier"),
+        ({"mapper": "m", "diffusion": "a/b"}, "behind a diffusion model yet"),
         ({"diffusion": "nowhere"}, "no diffusion model 'nowhere'"),
         ({"mapper": "p"}, "cannot read"),
     ],
@@ -238,6 +240,25 @@ def test_a_package_that_cannot_be_made_is_refused(packaged, fields, reason):
         given[part] = given[part] and packaged / given[part]
     with pytest.raises(ConfigurationError, match=reason):
         assemble(settings, Ingredients(**given), packaged / "cache" / "model_store")
+
+
+def test_a_diffusion_model_is_a_purifier_too(packaged):
+    from diffusers import DDPMScheduler
+
+    from tests.models.test_diffusion import written
+
+    folder = written(packaged / "ddpm", DDPMScheduler())
+    settings = load_settings(cache_dir=packaged / "cache", model=str(packaged / "vit"))
+    given = Ingredients("tiny-ddpm", None, str(folder), None, (0.25, 0.5), False)
+    assemble(settings, given, packaged / "cache" / "model_store")
+    model = load_model("tiny-ddpm", settings)
+    assert model.sigmas == (0.25, 0.5)
+    levels = torch.rand(2, 3, *model.preprocessing.size) * 255
+    features = model.pipeline(levels, torch.tensor([0.25, 0.5]))
+    assert (features.norm(dim=1) - 1).abs().max() < 1e-6
+    DDPMScheduler(prediction_type="sample").save_pretrained(folder / "scheduler")
+    with pytest.raises(ConfigurationError, match="the manifest says"):
+        load_model("tiny-ddpm", settings)
 
 
 @pytest.mark.parametrize(

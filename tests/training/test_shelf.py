@@ -21,6 +21,15 @@ def test_a_picture_is_as_small_as_it_may_be(large):
     assert Shelf(500).load(large, "RGB").size == (300, 200)  # never made larger
 
 
+def test_one_file_may_be_a_photo_and_a_cutout(large):
+    shelf = Shelf(20)
+    assert [shelf.load(large, mode).mode for mode in ("RGB", "RGBA", "RGB")] == [
+        "RGB",
+        "RGBA",
+        "RGB",
+    ]
+
+
 def test_a_large_picture_is_read_once_even_by_another_run(large, tmp_path):
     first = Shelf(20, tmp_path / "copies").load(large, "RGBA")
     (copy,) = (tmp_path / "copies").iterdir()
