@@ -1,4 +1,4 @@
-"""How fast one engine computes samples while it works; the caller measures the time."""
+"""How fast samples are computed, or come through, while there is work; the caller measures."""
 
 import math
 import threading

@@ -17,11 +17,11 @@ from service.errors import ConfigurationError, ServiceError
 from service.models.noise import SEED_BYTES, add_noise
 from service.models.store import LoadedModel
 from service.pictures.decode import decode
+from service.pictures.folders import SUFFIXES
 from service.pictures.preprocess import check_size, preprocess
 from service.types import NoiseLevel, Stage
 
 DRAWS = 16
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"}
 
 
 def pictures_by_label(folder: Path) -> dict[str, list[Path]]:
@@ -38,12 +38,12 @@ def pictures_by_label(folder: Path) -> dict[str, list[Path]]:
             f"{folder} has {len(visible)} sub-folders; each is a label, and two are the least"
         )
     found = {
-        label.name: sorted(f for f in label.iterdir() if f.suffix.lower() in _SUFFIXES)
+        label.name: sorted(f for f in label.iterdir() if f.suffix.lower() in SUFFIXES)
         for label in visible
     }
     if empty := next((name for name, files in found.items() if not files), None):
         raise ConfigurationError(
-            f"{folder / empty} holds no pictures ({', '.join(sorted(_SUFFIXES))})"
+            f"{folder / empty} holds no pictures ({', '.join(sorted(SUFFIXES))})"
         )
     return found
 
