@@ -10,9 +10,9 @@ from typing import TypeVar
 from service.certificate.stopping import checkpoints
 from service.config import MAX_CONFIDENCE, Settings
 from service.errors import invalid, shown
+from service.profiles import BALANCED, NAMES, Profile, profile
 from service.types import EmbedRequest, NoiseLevel, SamplingPlan, Target
 
-PROFILES = ("balanced",)
 MAX_PRIORITY = 100
 _SIGMA = 0.25
 _N = TypeVar("_N", int, float)
@@ -34,14 +34,11 @@ def plan(
         ServiceError: invalid, naming the field and what is allowed.
     """
     _pictures(request, settings)
-    if request.profile is not None and request.profile not in PROFILES:
-        raise invalid(
-            f"unknown profile {shown(request.profile)}; known: {', '.join(PROFILES)}", "profile"
-        )
+    chosen = _profile(request, settings)
     _whole("priority", request.priority, -MAX_PRIORITY, MAX_PRIORITY)
-    selection = _default(request.selection_samples, settings.default_selection_samples)
+    selection = _default(request.selection_samples, chosen.selection)
     _whole("selection_samples", selection, 1, settings.max_selection_samples)
-    samples = _default(request.samples, settings.default_samples)
+    samples = _default(request.samples, chosen.estimation)
     _whole("samples", samples, 1, settings.max_samples)
     confidence = _default(request.confidence, settings.default_confidence)
     if not 0 < confidence <= MAX_CONFIDENCE:
@@ -53,7 +50,7 @@ def plan(
         raise invalid("a receipt needs a certificate, but certify is false", "receipt")
     _seed(request.seed, settings)
     sigma = _sigma(request, sigmas, settings)
-    target = _target(request, sigma, settings)
+    target = _target(request, chosen.target(sigma))
     return SamplingPlan(
         noise=NoiseLevel(sigma),
         radii=_radii(request, target, settings),
@@ -74,13 +71,6 @@ def default_sigma(sigmas: tuple[float, ...], settings: Settings) -> float:
     return wanted if wanted in sigmas else sigmas[0]
 
 
-def default_target(sigma: float, settings: Settings) -> Target | None:
-    """When a plain request at this noise level stops early."""
-    if settings.default_target_shift is None:
-        return None
-    return Target(settings.default_target_shift * sigma, settings.default_target_bound)
-
-
 def timeout_s(request: EmbedRequest, settings: Settings) -> float:
     """Seconds the request may take.
 
@@ -96,6 +86,13 @@ def timeout_s(request: EmbedRequest, settings: Settings) -> float:
             "timeout_ms",
         )
     return request.timeout_s
+
+
+def _profile(request: EmbedRequest, settings: Settings) -> Profile:
+    name = BALANCED if request.profile is None else request.profile
+    if name not in NAMES:
+        raise invalid(f"unknown profile {shown(name)}; known: {', '.join(NAMES)}", "profile")
+    return profile(name, settings)
 
 
 def _pictures(request: EmbedRequest, settings: Settings) -> None:
@@ -132,14 +129,14 @@ def _radii(request: EmbedRequest, target: Target | None, settings: Settings) -> 
     return radii
 
 
-def _target(request: EmbedRequest, sigma: float, settings: Settings) -> Target | None:
+def _target(request: EmbedRequest, default: Target | None) -> Target | None:
     target = request.target
     if not request.certify:
         if isinstance(target, Target):
             raise invalid("a target needs a certificate, but certify is false", "target")
         return None
     if target == "default":
-        return default_target(sigma, settings) if request.samples is None else None
+        return default if request.samples is None else None
     if target is None:
         return None
     if not (math.isfinite(target.radius) and target.radius >= 0):

@@ -33,6 +33,7 @@ from service.errors import (
 from service.fleet import Fleet
 from service.following import Following, Listener
 from service.forecast import Forecast
+from service.information import service_info
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.catalogue import load_models
@@ -47,7 +48,6 @@ from service.reservations import Reservations
 from service.types import (
     ClassifyRequest,
     ClassifyResult,
-    Defaults,
     Embedding,
     EmbedRequest,
     EmbedResult,
@@ -147,40 +147,11 @@ class Core:
         """
         if self._fleet is None:
             raise unavailable(self._state.value)
-        s = self.settings
-        sigma = admission.default_sigma(self._models[self._default].sigmas, s)
-        return ServiceInfo(
-            version=__version__,
-            default_model=self._default,
-            models=tuple(self._fleet.model(name).info for name in self._models),
-            devices=self._fleet.devices,
-            profiles=admission.PROFILES,
-            limits={
-                "pictures": s.max_pictures,
-                "samples": s.max_samples,
-                "selection_samples": s.max_selection_samples,
-                "radii": s.max_radii,
-                "labels": classify.MAX_LABELS,
-                "references": classify.MAX_REFERENCES,
-                "timeout_ms": s.max_timeout_ms,
-                "body_bytes": s.max_body_bytes,
-                "pixels": s.max_pixels,
-                "pending_samples": s.max_pending_samples,
-                "pending_pictures": s.max_pending_pictures,
-                "pending_bytes": s.max_pending_bytes,
-                "stream_requests": s.max_stream_requests,
-            },
-            defaults=Defaults(
-                sigma=sigma,
-                radii=s.default_radii,
-                samples=s.default_samples,
-                selection_samples=s.default_selection_samples,
-                confidence=s.default_confidence,
-                target=admission.default_target(sigma, s),
-                timeout_ms=s.default_timeout_ms,
-            ),
-            client_seed_allowed=s.allow_client_seed,
-            public_key=None if self._signer is None else self._signer.public_key,
+        return service_info(
+            self.settings,
+            tuple(self._fleet.model(name).info for name in self._models),
+            self._fleet.devices,
+            None if self._signer is None else self._signer.public_key,
         )
 
     def samples_of(self, request: EmbedRequest) -> int:

@@ -467,6 +467,7 @@ class Defaults:
 class ServiceInfo:
     """What `/info` and gRPC `Info` tell; `public_key` is that of the receipts, hex.
 
+    `profiles` holds what absent fields become under each name, `defaults` without a name.
     `devices` are those that share the work; each model's `device` is the first that works.
     """
 
@@ -474,7 +475,7 @@ class ServiceInfo:
     default_model: str
     models: tuple[ModelInfo, ...]
     devices: tuple[str, ...]
-    profiles: tuple[str, ...]
+    profiles: dict[str, Defaults]
     limits: dict[str, int]
     defaults: Defaults
     client_seed_allowed: bool

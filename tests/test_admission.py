@@ -54,7 +54,7 @@ def test_a_model_without_the_default_sigma_uses_its_own_first():
         ({"confidence": 1.0}, "confidence", "<= 0.99999"),
         ({"confidence": 0.0}, "confidence", "0 <"),
         ({"confidence": math.nan}, "confidence", "0 <"),
-        ({"profile": "turbo"}, "profile", "balanced"),
+        ({"profile": "turbo"}, "profile", "fast, balanced, strong"),
         ({"priority": 101}, "priority", "-100 to 100"),
         ({"seed": "00" * 16}, "seed", "may not choose"),
     ],
@@ -111,3 +111,14 @@ def test_which_target_a_request_has(fields, expected):
     assert plan.target == expected
     assert (len(plan.checkpoints) > 1) == (expected is not None)
     assert plan.checkpoints[-1] == plan.estimation
+
+
+def test_a_profile_names_defaults_that_other_fields_override():
+    fast, plain, strong = (planned(profile=p) for p in ("fast", "balanced", "strong"))
+
+    assert plain == planned()
+    assert fast.estimation < plain.estimation < strong.estimation
+    assert fast.selection < plain.selection < strong.selection
+    assert (fast.target, strong.target) == (Target(0.125, 0.8), Target(0.25, 0.9))
+    own = planned(profile="strong", samples=70, selection_samples=7)
+    assert (own.selection, own.estimation, own.target) == (7, 70, None)

@@ -38,6 +38,9 @@ def certify(
     ] = None,
     selection_samples: Annotated[int | None, typer.Option(help="Selection samples.")] = None,
     confidence: Annotated[float | None, typer.Option(help="1 - alpha, for each picture.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="fast, balanced or strong: defaults of all of these.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Write bound against epsilon here.")] = None,
@@ -57,6 +60,7 @@ def certify(
     curve = _curve(max(radii)) if plot else ()
     request = EmbedRequest(
         images=(),
+        profile=profile,
         sigma=sigma,
         radii=(*radii, *curve),
         samples=samples,

@@ -163,7 +163,7 @@ class InfoResponse(Form):
     default_model: str
     models: list[Model]
     devices: list[str] = Field(description="that share the work; a model's `device` is the first")
-    profiles: list[str]
+    profiles: dict[str, Defaults] = Field(description="what `defaults` becomes under each name")
     limits: dict[str, int]
     defaults: Defaults
     client_seed_allowed: bool

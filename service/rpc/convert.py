@@ -174,7 +174,6 @@ def _timing(timing: types.Timing) -> pb.Timing:
 
 def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
     """What the service offers."""
-    defaults = info.defaults
     return pb.InfoResponse(
         version=info.version,
         default_model=info.default_model,
@@ -203,19 +202,23 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
             )
             for model in info.models
         ],
-        profiles=info.profiles,
+        profiles={name: _defaults(one) for name, one in info.profiles.items()},
         limits=info.limits,
-        defaults=pb.Defaults(
-            sigma=defaults.sigma,
-            radii=defaults.radii,
-            samples=defaults.samples,
-            selection_samples=defaults.selection_samples,
-            confidence=defaults.confidence,
-            timeout_ms=defaults.timeout_ms,
-            target=_target_message(defaults.target),
-        ),
+        defaults=_defaults(info.defaults),
         client_seed_allowed=info.client_seed_allowed,
         public_key=info.public_key,
+    )
+
+
+def _defaults(defaults: types.Defaults) -> pb.Defaults:
+    return pb.Defaults(
+        sigma=defaults.sigma,
+        radii=defaults.radii,
+        samples=defaults.samples,
+        selection_samples=defaults.selection_samples,
+        confidence=defaults.confidence,
+        timeout_ms=defaults.timeout_ms,
+        target=_target_message(defaults.target),
     )
 
 

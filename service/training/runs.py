@@ -11,6 +11,7 @@ from accelerate import PartialState
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.models.distributions import sha256
+from service.models.gradients import quicken
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
 from service.models.store import LoadedModel, choose_device, load_model, resolve
@@ -162,6 +163,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         )
     plain = {"dtype": "float32", "memory_format": "channels_last", "device": _device(settings)}
     model = load_model(settings.model, settings.model_copy(update=plain))
+    quicken(model.pipeline.encoder)
     wanted = tuple(sigmas) or manifest.sigmas
     if not all(0 < sigma <= 16 for sigma in wanted):
         raise ConfigurationError(f"sigmas {wanted}: each must be in (0, 16]")

@@ -105,6 +105,8 @@ def test_info(stub):
     assert info.models[0].dimensions == 1280
     assert info.defaults.samples == 1000
     assert info.limits["pictures"] == 32
+    assert info.profiles["balanced"] == info.defaults
+    assert info.profiles["fast"].samples < info.defaults.samples < info.profiles["strong"].samples
 
 
 @pytest.mark.parametrize(

@@ -943,6 +943,27 @@ class InfoResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
+    class ProfilesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Defaults: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Defaults | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class LimitsEntry(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -979,7 +1000,9 @@ class InfoResponse(_message.Message):
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]: ...
     @_builtins.property
-    def profiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def profiles(self) -> _containers.MessageMap[_builtins.str, Global___Defaults]:
+        """What `defaults` becomes under each name."""
+
     @_builtins.property
     def limits(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]: ...
     @_builtins.property
@@ -994,7 +1017,7 @@ class InfoResponse(_message.Message):
         version: _builtins.str = ...,
         default_model: _builtins.str = ...,
         models: _abc.Iterable[Global___Model] | None = ...,
-        profiles: _abc.Iterable[_builtins.str] | None = ...,
+        profiles: _abc.Mapping[_builtins.str, Global___Defaults] | None = ...,
         limits: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         defaults: Global___Defaults | None = ...,
         client_seed_allowed: _builtins.bool = ...,
