@@ -61,8 +61,8 @@ def replay(
     arrangement = Arrangement(made.dtype, made.memory_format, made.batch_size, 1, made.threads)
     if revision(manifest, made.device, arrangement) != made.revision:
         raise invalid(
-            f"the model {manifest.name} here is not the one of this receipt: its weights, its"
-            " preprocessing or the version of the noise differ"
+            f"the model {manifest.name} here is not the one of this receipt: its weights, those of"
+            " its purifier or mapper, its preprocessing or the version of the noise differ"
         )
     answer, info = asyncio.run(_embed(settings, _request(receipt, picture), progress))
     preprocessing = manifest.preprocessing.value()

@@ -431,6 +431,7 @@ class ModelInfo:
     Attributes:
         platform: hardware and libraries; where they agree, replays agree to the last bit.
         dtype, memory_format, batch_size, lanes, threads: see `Arrangement`.
+        psm: digests of purifier and mapper, where there is one.
     """
 
     name: str
@@ -448,6 +449,7 @@ class ModelInfo:
     tuning: Tuning
     label_sets: tuple[LabelSetInfo, ...]
     text_labels: bool
+    psm: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

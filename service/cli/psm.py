@@ -37,11 +37,12 @@ def add_psm(
     """
     from service.config import load_settings
     from service.models.assembly import Ingredients, assemble
-    from service.models.store import load_model, stores
+    from service.models.store import stores
 
     settings = load_settings(model=model)
     ingredients = Ingredients(name, purifier, diffusion, mapper, tuple(sigma or ()), transferred)
     where = store or stores(settings)[-1]
     folder = assemble(settings, ingredients, where)
-    info = load_model(name, settings.model_copy(update={"model_store": where})).info
-    typer.echo(f"added {name} ({info.revision}): {folder}\nserve it: fcs serve --model {name}")
+    known = where in stores(settings)
+    place = "" if known else f"FCS_MODEL_STORE={where} "
+    typer.echo(f"added {name}: {folder}\nserve it: {place}fcs serve --model {name}")

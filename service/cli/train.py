@@ -1,6 +1,8 @@
 """`fcs train purifier|mapper`."""
 
 import importlib.util
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -75,7 +77,7 @@ def purifier(
     with _Shown(steps) as shown:
         file = train_purifier(
             load_settings(model=model),
-            Data(tuple(pictures), tuple(cutouts or ())),
+            Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
             UNetConfig(unshuffle, _numbers("--widths", widths), _numbers("--depths", depths)),
             PurifierWeights(diffusion, robustness, distance),
@@ -124,7 +126,7 @@ def mapper(
     with _Shown(steps) as shown:
         file = train_mapper(
             load_settings(model=model),
-            Data(tuple(pictures), tuple(cutouts or ())),
+            Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
             lambda dimensions: MapperConfig(dimensions, width=width, depth=depth),
             MapperWeights(robustness, statistics),
@@ -166,6 +168,18 @@ class _Shown:
         self._progress.update(
             self._task, completed=step, description=f"loss {loss:.4f}{self._score}"
         )
+
+
+def _command() -> str:
+    """What was typed, but for how long this part of the run may take."""
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--minutes":
+            next(words, None)
+        elif not word.startswith("--minutes="):
+            kept.append(word)
+    return shlex.join(["fcs", *kept])
 
 
 def _needs_accelerate() -> None:

@@ -85,7 +85,7 @@ def _read_picture(receipt: "Receipt", image: Path) -> bytes:
 def _replay(receipt: "Receipt", data: bytes, model: str | None, device: str | None) -> "Replay":
     certificate = receipt.certificate
     with progress_bar() as progress:
-        total = 1 + certificate.samples.selection + certificate.samples.estimation
+        total = certificate.samples.selection + certificate.samples.estimation
         task = progress.add_task("replaying", total=total)
 
         def advance(count: int) -> None:

@@ -104,20 +104,21 @@ class Trial:
         return self.attacked - self.bound
 
 
-Certifier = Callable[
-    [LoadedModel, Case, TrialPlan, bytes, NDArray[np.float32]], tuple[NDArray[np.float32], float]
-]
+Certifier = Callable[[LoadedModel, Case, TrialPlan, bytes], tuple[NDArray[np.float32], float]]
 
 
 def certificate(
-    model: LoadedModel, case: Case, plan: TrialPlan, seed: bytes, clean: NDArray[np.float32]
+    model: LoadedModel, case: Case, plan: TrialPlan, seed: bytes
 ) -> tuple[NDArray[np.float32], float]:
     """The embedding and its bound at the case's epsilon, as the engine would find them."""
     sampling = plan.sampling(case)
     tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation, sampling.checkpoints)
     sequential = Sequential(sampling, tally)
-    tally.add(Stage.CLEAN, clean)
-    for stage, count in ((Stage.SELECT, plan.selection), (Stage.ESTIMATE, plan.estimation)):
+    for stage, count in (
+        (Stage.CLEAN, model.clean_samples),
+        (Stage.SELECT, plan.selection),
+        (Stage.ESTIMATE, plan.estimation),
+    ):
         features = served_features(model, case.image, sampling.noise, seed, stage, count)
         for event in tally.add(stage, features):
             if not isinstance(event, Mark):
@@ -146,8 +147,8 @@ def run_trial(
     def bare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         return served_features(model, image, silent, bytes(SEED_BYTES), Stage.CLEAN, 1)
 
-    reference = bare(case.image)
-    embedding, bound = certifier(model, case, plan, draws.bytes(SEED_BYTES), reference)
+    reference = bare(case.image)  # of the encoder alone: purifier and mapper are told sigma 0
+    embedding, bound = certifier(model, case, plan, draws.bytes(SEED_BYTES))
 
     def adversary(target: NDArray[np.float32], sigma: float) -> NDArray[np.uint8]:
         seed = int(draws.integers(2**62))

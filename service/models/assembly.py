@@ -1,10 +1,12 @@
 """A new package from an encoder's and its trained purifier and mapper."""
 
-import json
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
 from pydantic import ValidationError
 
 from service.config import Settings
@@ -12,9 +14,16 @@ from service.errors import ConfigurationError
 from service.models import packages
 from service.models.diffusion import diffusion_digest
 from service.models.distributions import sha256
-from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile, Psm
+from service.models.packages import (
+    DiffusersFolder,
+    DiffusersHub,
+    Manifest,
+    PartFile,
+    PictureSetRecord,
+    Psm,
+)
 from service.models.psm import Expected, Part, check, read_part
-from service.models.store import download, is_hub_id, resolve, stores
+from service.models.store import LoadedModel, download, is_hub_id, load_model, resolve, stores
 
 _PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
 _KINDS = {_PURIFIER: "unet", _MAPPER: "mapper"}
@@ -41,10 +50,11 @@ class Ingredients:
 
 
 def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
-    """Write the package of the settings' model and these parts; its folder.
+    """Write the package of the settings' model and these parts, once it works; its folder.
 
     Raises:
-        ConfigurationError: nothing to add, a name that is taken, or parts that do not fit.
+        ConfigurationError: nothing to add, a name that is taken, parts that do not fit, or that
+            give no finite features.
     """
     base = resolve(settings.model, settings)
     if base.psm is not None:
@@ -84,7 +94,9 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
             purifier=purifier,
             mapper=pinned.get(_MAPPER),
             transferred=wanted.transferred,
-            data={name: json.dumps(part.training.get("data", {})) for name, part in parts.items()},
+            commands=tuple(_commands(parts)),
+            data=_data(parts),
+            scores=_scores(parts),
         )
         manifest = base.model_copy(
             update={
@@ -100,11 +112,65 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"])
         raise ConfigurationError(f"{wanted.name}: {where}: {first['msg']}") from error
-    target = store / wanted.name / "1"
-    target.mkdir(parents=True, exist_ok=True)
-    for name, file in files.items():
-        shutil.copyfile(file, target / name)
-    return packages.write_manifest(store, manifest)
+    return _install(manifest, files, store, settings)
+
+
+def _install(
+    manifest: Manifest, files: Mapping[str, Path], store: Path, settings: Settings
+) -> Path:
+    """Beside the store first, and into it once it was seen to work."""
+    store.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=store, prefix=".adding-") as scratch:
+        trial = Path(scratch)
+        folder = trial / manifest.name / manifest.version
+        folder.mkdir(parents=True)
+        for name, file in files.items():
+            shutil.copyfile(file, folder / name)
+        packages.write_manifest(trial, manifest)
+        _try(load_model(manifest.name, settings.model_copy(update={"model_store": trial})))
+        target = store / manifest.name
+        try:
+            folder.parent.rename(target)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error
+    return target / manifest.version
+
+
+def _try(model: LoadedModel) -> None:
+    """One grey picture at every level."""
+    grey = torch.full((1, 3, *model.preprocessing.size), 128.0)
+    for sigma in model.sigmas:
+        features = model.pipeline.features(grey, torch.tensor([sigma]))
+        if not torch.isfinite(features).all():
+            raise ConfigurationError(
+                f"{model.name} gives features that are not finite at sigma {sigma:g}"
+            )
+
+
+def _commands(parts: Mapping[str, Part]) -> Iterator[str]:
+    for part in parts.values():
+        if command := part.training.get("command"):
+            yield str(command)
+
+
+def _data(parts: Mapping[str, Part]) -> dict[str, PictureSetRecord]:
+    """Of all parts; a set that they name differently, or that changed between them, twice."""
+    found: dict[str, PictureSetRecord] = {}
+    for name, part in parts.items():
+        for called, told in part.training.get("data", {}).items():
+            record = PictureSetRecord.model_validate(told)
+            same = found.get(called, record) == record
+            found[called if same else f"{called} ({name})"] = record
+    return found
+
+
+def _scores(parts: Mapping[str, Part]) -> dict[str, float]:
+    return {
+        f"{part.kind}.{name}": value
+        for part in parts.values()
+        for name, value in part.training.get("scores", {}).items()
+        if name.startswith("cos@")
+    }
 
 
 def _common(base: Manifest, parts: dict[str, Part]) -> tuple[float, ...]:

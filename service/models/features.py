@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.lanes import Lanes
-from service.models.sampler import Draw, make_sampler
+from service.models.sampler import Draw, Sampler, make_sampler
 from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
@@ -17,16 +17,18 @@ def served_features(
     stage: Stage,
     count: int,
     lanes: Lanes | None = None,
+    sampler: Sampler | None = None,
 ) -> NDArray[np.float32]:
     """Unit features [count, d] of an image [3, H, W]: samples 0 ... count of a stage.
 
-    Every call is padded to the model's one shape, as the engine's are.
+    Every call is padded to the model's one shape, as the engine's are. A `sampler` of the model may
+    be handed in where many pictures follow one another.
     """
     size = model.batch_size
-    sampler = make_sampler(model)
+    drawing = sampler or make_sampler(model)
 
     def call(first: int, end: int) -> NDArray[np.float32]:
-        sampled = sampler([Draw(image, noise, seed, stage, first, end - first)])
+        sampled = drawing([Draw(image, noise, seed, stage, first, end - first)])
         for _, error in sampled.spoiled:
             raise error
         return sampled.features

@@ -1,8 +1,8 @@
 """Named label sets, kept with a model package: labels and one unit direction for each.
 
     <store>/<package>/<version>/label_sets/<name>.safetensors
-        tensor `directions` [C, d] float32; metadata `names` (a JSON list of C labels) and `encoder`
-        (digest of the weights they were made with)
+        tensor `directions` [C, d] float32; metadata `names` (a JSON list of C labels), `encoder`
+        (digest of the weights they were made with) and `psm` (those of purifier and mapper)
 
 or declared in the manifest as the rows of the encoder's own classifier. Packages are never changed
 in place: sets made on this machine go to its own store, under the same package name and version.
@@ -11,9 +11,10 @@ in place: sets made on this machine go to its own store, under the same package 
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -63,20 +64,26 @@ def load_label_sets(
         ):
             if file.stem in found:
                 raise ConfigurationError(f"{file}: a label set {file.stem!r} exists already")
-            found[file.stem] = read_label_set(file, encoder.dimensions, manifest.encoder.sha256)
+            found[file.stem] = read_label_set(
+                file, encoder.dimensions, manifest.encoder.sha256, manifest.psm_digests
+            )
     return tuple(found.values())
 
 
-def read_label_set(file: Path, dimensions: int, encoder: str) -> LabelSet:
+def read_label_set(
+    file: Path, dimensions: int, encoder: str, psm: Mapping[str, str] = MappingProxyType({})
+) -> LabelSet:
     """One set from its file, strictly checked.
 
     Args:
         file: named after the set.
         dimensions: d of the model.
         encoder: digest of the model's weights.
+        psm: digests of its purifier and mapper, where it has them.
 
     Raises:
-        ConfigurationError: unreadable, another dimension or encoder, names and directions that do
+        ConfigurationError: unreadable, another dimension, encoder, purifier or mapper, names and
+            directions that do
             not fit together, values that are not finite, labels or directions that occur twice.
     """
     if not _NAME.match(file.stem):
@@ -91,9 +98,10 @@ def read_label_set(file: Path, dimensions: int, encoder: str) -> LabelSet:
         raise ConfigurationError(f"cannot read {file}: {error}") from error
     try:
         names = json.loads(metadata.get("names", ""))
+        made_with = json.loads(metadata.get("psm", "{}"))
     except ValueError as error:
         raise ConfigurationError(f"{file}: metadata 'names' is not a JSON list") from error
-    if metadata.get("encoder") != encoder:
+    if (metadata.get("encoder"), made_with) != (encoder, dict(psm)):
         raise ConfigurationError(
             f"{file} was made with other weights than this model's; make it again:"
             " fcs models add-labels"
@@ -140,7 +148,11 @@ def write_label_set(
     checked = checked_directions(labels, directions, f"label set {name!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(f".{os.getpid()}.partial")
-    metadata = {"names": json.dumps(labels), "encoder": manifest.encoder.sha256}
+    metadata = {
+        "names": json.dumps(labels),
+        "encoder": manifest.encoder.sha256,
+        "psm": json.dumps(manifest.psm_digests),
+    }
     save_file({"directions": torch.from_numpy(checked.vectors).float()}, partial, metadata)
     partial.replace(target)
     return target

@@ -130,6 +130,15 @@ class DiffusersHub(_Strict):
     sha256: Digest
 
 
+class PictureSetRecord(_Strict):
+    """Pictures that a part was trained on."""
+
+    pictures: int = Field(ge=1)
+    sha256: Digest
+    package: str = Field("", description="and version, of a set that was fetched by name")
+    licence: str = ""
+
+
 class Psm(_Strict):
     """Purifier and smoothness mapper around the encoder; either may be absent."""
 
@@ -141,10 +150,12 @@ class Psm(_Strict):
         default=False, description="trained for another encoder of the same shape, on purpose"
     )
     commands: tuple[str, ...] = Field((), description="that trained them, in order")
-    data: dict[str, str] = Field(
-        default_factory=dict, description="picture sets and the digest of each"
+    data: dict[str, PictureSetRecord] = Field(
+        default_factory=dict, description="picture sets they were trained on, by name"
     )
-    scores: dict[str, float] = Field(default_factory=dict, description="measured, by name")
+    scores: dict[str, float] = Field(
+        default_factory=dict, description="on validation scenes, as training ended"
+    )
 
     @model_validator(mode="after")
     def _is_something(self) -> Self:

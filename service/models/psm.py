@@ -66,6 +66,8 @@ def write_part(file: Path, part: Part, tensors: Mapping[str, Tensor]) -> None:
     partial = file.with_suffix(f".{os.getpid()}.partial")
     whole = {name: value.detach().cpu().float().contiguous() for name, value in tensors.items()}
     save_file(whole, partial, {"part": part.model_dump_json()})
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())
     partial.replace(file)
 
 

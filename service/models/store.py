@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +75,7 @@ class LoadedModel:
         tuning: where dtype, memory format, batch size, lanes and threads come from.
         label_sets: named sets of labels kept with the package.
         text: encodes labels given as text; None where the model has no text tower.
+        psm: digests of purifier and mapper, where there is one.
     """
 
     name: str
@@ -89,6 +90,7 @@ class LoadedModel:
     tuning: Tuning = _UNTUNED
     label_sets: tuple[LabelSet, ...] = ()
     text: "TextTower | None" = None
+    psm: dict[str, str] = field(default_factory=dict)
 
     def halved(self) -> "LoadedModel":
         """The same in half the batch size, which is another function in the last bits."""
@@ -127,6 +129,7 @@ class LoadedModel:
                 LabelSetInfo(kept.name, len(kept.directions.names)) for kept in self.label_sets
             ),
             text_labels=self.text is not None,
+            psm=self.psm,
         )
 
 
@@ -172,6 +175,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
         tuning=choice.tuning,
         label_sets=label_sets,
         text=None if folder is None else _load_text(folder),
+        psm=manifest.psm_digests,
     )
 
 

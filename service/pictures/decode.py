@@ -63,15 +63,28 @@ def decode(
             _check_size(opened.size, max_pixels, param)
             if check is not None:
                 check(opened.size)
-            _scale_transparency(opened)
-            opened.load()
-            return _to_rgb(_upright(opened))
+            return as_seen(opened)
     except ServiceError:
         raise
     except MemoryError as error:
         raise too_large("the picture needs more memory than there is", param) from error
     except Exception as error:  # a decoder may fail in any way on hostile bytes
         raise invalid(f"not a complete picture: {_reason(error)}; send {_NAMES}", param) from error
+
+
+def as_seen(opened: Image.Image) -> Image.Image:
+    """An opened picture in RGB as a person would see it: upright and over white."""
+    _scale_transparency(opened)
+    opened.load()
+    return _to_rgb(upright(opened))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """By its EXIF orientation; a picture whose metadata cannot be read is taken as it lies."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # metadata is as hostile as pixels, and matters less
+        return image
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> None:
@@ -82,14 +95,6 @@ def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> No
             f" at most {max_pixels} are accepted",
             param,
         )
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """By its EXIF orientation; a picture whose metadata cannot be read is taken as it lies."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # metadata is as hostile as pixels, and matters less
-        return image
 
 
 def _scale_transparency(image: Image.Image) -> None:

@@ -142,6 +142,7 @@ class Model(Form):
     tuning: Tuning
     label_sets: list[LabelSet]
     text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
+    psm: dict[str, str] = Field(description="digests of purifier and mapper, where there is one")
 
 
 class Defaults(Form):

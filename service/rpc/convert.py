@@ -199,6 +199,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 platform=model.platform,
                 label_sets=[pb.LabelSet(name=s.name, size=s.size) for s in model.label_sets],
                 text_labels=model.text_labels,
+                psm=model.psm,
             )
             for model in info.models
         ],

@@ -62,39 +62,35 @@ Report = Callable[[int, float, dict[str, float] | None], None]  # step, loss, sc
 
 
 def train(
-    task: Task, scenes: Scenes, schedule: Schedule, folder: Path, device: str, report: Report
+    task: Task, scenes: Scenes, schedule: Schedule, folder: Path, on_cpu: bool, report: Report
 ) -> State | None:
     """Train until the schedule ends or its minutes are over; the last state, which is saved.
 
     None in every process but the first, where several divide the work.
 
     Args:
-        task: what is trained, and for what.
+        task: what is trained, and for what; its module and pipeline on `training_device`.
         scenes: to train on.
         schedule: how long.
         folder: of the run; it is continued if it has begun.
-        device: "cpu" or "cuda".
+        on_cpu: though there be a GPU.
         report: told of every step, with scores where they were taken.
 
     Raises:
         ConfigurationError: the folder holds another run.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: a gradient is not finite; the last checkpoint is of before.
     """
-    accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if schedule.bfloat16 else "no"
-    )
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if schedule.bfloat16 else "no")
     module = task.module.to(accelerator.device)
     optimizer = AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.01)
     state = State(module, _copy(module), optimizer, 0, [], [])
-    identity = _identity(task, schedule)
+    identity = _identity(task, schedule, accelerator.num_processes)
     restore(folder, state, identity)
     wrapped, _ = accelerator.prepare(module, optimizer)
     saving = accelerator.is_main_process
     began = time.monotonic()
     for step, batches in _batches(scenes, schedule, accelerator, state.step):
         loss = _step(task, wrapped, optimizer, accelerator, schedule, step, batches)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {step} is {loss}; lower the learning rate")
         state.step = step + 1
         _average(state)
         state.recent.append(loss)
@@ -149,10 +145,11 @@ def _over(schedule: Schedule, began: float, accelerator: Accelerator) -> bool:
     return bool(agreed > 0)
 
 
-def _identity(task: Task, schedule: Schedule) -> dict[str, Any]:
+def _identity(task: Task, schedule: Schedule, processes: int) -> dict[str, Any]:
     """What may not change when a run goes on; that it goes on for longer may."""
     return {
         **task.identity,
+        "processes": processes,
         "batch": schedule.batch,
         "accumulate": schedule.accumulate,
         "learning_rate": schedule.learning_rate,
@@ -183,7 +180,12 @@ def _step(
             loss = task.loss(module, levels.to(device), noise) / schedule.accumulate
         accelerator.backward(loss)
         whole += float(loss.detach())
-    torch.nn.utils.clip_grad_norm_(module.parameters(), _GRADIENT_NORM)
+    # Gradients are those of all processes together: all of them find the same, and end together.
+    norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), _GRADIENT_NORM))
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"step {step} has loss {whole} and a gradient of norm {norm}; lower the learning rate"
+        )
     optimizer.step()
     return whole
 

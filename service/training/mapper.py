@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from service.models.mapper import Mapper
 from service.models.pipeline import Pipeline
-from service.training.objectives import cosines, robustness_loss, statistics_loss
-from service.training.task import add_gaussian, draw_sigmas
-
-_VALIDATION_BATCH = 16
+from service.training.objectives import robustness_loss, statistics_loss
+from service.training.task import add_gaussian, draw_sigmas, mean_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +65,14 @@ class MapperTask:
     @torch.no_grad()
     def score(self, module: nn.Module) -> dict[str, float]:
         """Mean cosine of the mapped features and f(x), at each level and over all."""
-        found = {}
-        for sigma in sorted(set(self._sigmas)):
-            noise = torch.Generator(self._validation.device).manual_seed(0)
-            parts = []
-            for levels in torch.split(self._validation, _VALIDATION_BATCH):
-                sigmas = torch.full((len(levels),), sigma, device=levels.device)
-                clean, noisy = self._features(levels, sigmas, noise)
-                parts.append(cosines(module(noisy, sigmas), clean))
-            found[f"cos@{sigma:g}"] = float(torch.cat(parts).mean())
-        return {"score": sum(found.values()) / len(found), **found}
+
+        def features(
+            levels: Tensor, sigmas: Tensor, noise: torch.Generator
+        ) -> tuple[Tensor, Tensor]:
+            clean, noisy = self._features(levels, sigmas, noise)
+            return clean, module(noisy, sigmas)
+
+        return mean_cosines(self._sigmas, self._validation, features)
 
     @torch.no_grad()
     def _features(

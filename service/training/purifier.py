@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from service.models.pipeline import Pipeline
 from service.models.purifier import Purifier
-from service.training.objectives import cosines, denoising_loss, distance_loss, robustness_loss
-from service.training.task import add_gaussian, draw_sigmas
-
-_VALIDATION_BATCH = 16
+from service.training.objectives import denoising_loss, distance_loss, robustness_loss
+from service.training.task import add_gaussian, draw_sigmas, mean_cosines
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +68,12 @@ class PurifierTask:
     @torch.no_grad()
     def score(self, module: nn.Module) -> dict[str, float]:
         """Mean cosine of f(P(x + noise)) and f(x), at each level and over all."""
-        found = {}
-        for sigma in sorted(set(self._sigmas)):
-            noise = torch.Generator(self._validation.device).manual_seed(0)
-            parts = []
-            for levels in torch.split(self._validation, _VALIDATION_BATCH):
-                pictures = levels.float() / 255
-                sigmas = pictures.new_full((len(levels),), sigma)
-                estimate = module(add_gaussian(pictures, sigmas, noise), sigmas)
-                clean, features = (
-                    self._pipeline.encode(255 * shown) for shown in (pictures, estimate)
-                )
-                parts.append(cosines(features, clean))
-            found[f"cos@{sigma:g}"] = float(torch.cat(parts).mean())
-        return {"score": sum(found.values()) / len(found), **found}
+
+        def features(
+            levels: Tensor, sigmas: Tensor, noise: torch.Generator
+        ) -> tuple[Tensor, Tensor]:
+            pictures = levels.float() / 255
+            estimate = module(add_gaussian(pictures, sigmas, noise), sigmas)
+            return self._pipeline.encode(255 * pictures), self._pipeline.encode(255 * estimate)
+
+        return mean_cosines(self._sigmas, self._validation, features)

@@ -14,14 +14,15 @@ from service.models.distributions import sha256
 from service.models.gradients import quicken
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
-from service.models.store import LoadedModel, choose_device, load_model, resolve
+from service.models.store import LoadedModel, load_model, resolve
 from service.models.unet import UNet, UNetConfig
 from service.pictures.folders import picture_files
 from service.training.curve import plot
 from service.training.loop import Report, Schedule, train
 from service.training.mapper import MapperTask, MapperWeights
 from service.training.purifier import PurifierTask, PurifierWeights
-from service.training.scenes import Scenes, Sources, batch
+from service.training.scenes import Scenes, batch
+from service.training.sources import Sources, describe
 from service.training.task import Task
 
 PURIFIER_FILE = "purifier.safetensors"
@@ -34,10 +35,11 @@ _VALIDATION_SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Where pictures are: files, folders, or lists of files."""
+    """Where pictures are: files, folders, or lists of files; and what was asked for, to record."""
 
     photos: tuple[Path, ...]
     cutouts: tuple[Path, ...] = ()
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,17 @@ class _Ground:
     encoder: str
     sigmas: tuple[float, ...]
     sources: Sources
+    data: dict[str, Any]
     validation: torch.Tensor
     copies: Path
+    command: str
 
     @property
     def size(self) -> tuple[int, int]:
         return self.model.preprocessing.size
 
     def about(self, **more: Any) -> dict[str, Any]:
-        data = {
-            "photos": len(self.sources.photos),
-            "cutouts": len(self.sources.cutouts),
-            "digest": self.sources.digest(),
-        }
-        return {"encoder": self.encoder, "data": data, "size": list(self.size), **more}
+        return {"encoder": self.encoder, "data": self.data, "size": list(self.size), **more}
 
 
 def train_purifier(
@@ -161,13 +160,15 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         raise ConfigurationError(
             f"{manifest.name} has a purifier or mapper already: name its encoder's own package"
         )
-    plain = {"dtype": "float32", "memory_format": "channels_last", "device": _device(settings)}
+    device = str(training_device(settings.device))
+    plain = {"dtype": "float32", "memory_format": "channels_last", "device": device}
     model = load_model(settings.model, settings.model_copy(update=plain))
     quicken(model.pipeline.encoder)
     wanted = tuple(sigmas) or manifest.sigmas
     if not all(0 < sigma <= 16 for sigma in wanted):
         raise ConfigurationError(f"sigmas {wanted}: each must be in (0, 16]")
     whole = Sources(tuple(picture_files(data.photos)), tuple(picture_files(data.cutouts)))
+    told = describe((*data.photos, *data.cutouts))
     size = model.preprocessing.size
     copies = settings.cache_dir / _COPIES
     scenes = Scenes(whole.part(validation=True), size, _VALIDATION_SEED, copies)
@@ -177,17 +178,28 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         manifest.encoder.sha256,
         wanted,
         whole.part(validation=False),
+        {name: record.model_dump() for name, record in told.items()},
         validation.to(model.pipeline.device),
         copies,
+        data.command,
     )
 
 
-def _device(settings: Settings) -> str:
-    """The settings' first; `auto` is this process's own, where several divide the work."""
-    if settings.device != "auto":
-        return str(choose_device(settings.device))
-    device = PartialState().device
-    return str(device) if device.type == "cuda" else "cpu"
+def training_device(name: str) -> torch.device:
+    """Accelerate's own choice for this process, which divides GPUs among processes.
+
+    Raises:
+        ConfigurationError: a device by its number, or a GPU that is not there.
+    """
+    if name not in {"auto", "cpu", "cuda"}:
+        raise ConfigurationError(
+            f"device {name!r}: training takes auto, cpu or cuda; which GPU, CUDA_VISIBLE_DEVICES"
+            " says, and several are for `accelerate launch`"
+        )
+    device = torch.device("cpu") if name == "cpu" else PartialState().device
+    if device.type != "cuda" and name == "cuda":
+        raise ConfigurationError("device 'cuda': this machine has no usable CUDA device")
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def _run(
@@ -200,16 +212,22 @@ def _run(
     report: Report,
 ) -> Path:
     scenes = Scenes(ground.sources, ground.size, schedule.seed, ground.copies)
-    device = ground.model.pipeline.device.type
-    state = train(task, scenes, schedule, folder, device, report)
+    on_cpu = ground.model.pipeline.device.type == "cpu"
+    state = train(task, scenes, schedule, folder, on_cpu, report)
     file = folder / name
     if state is None:
         return file  # another process writes it
-    training = {**task.identity, "steps": state.step, "schedule": asdict(schedule)}
+    training = {
+        **task.identity,
+        "command": ground.command,
+        "steps": state.step,
+        "schedule": asdict(schedule),
+    }
     if state.history:
         training["scores"] = state.history[-1]
-        plot(state.history, folder / CURVE_FILE)
     write_part(file, part.model_copy(update={"training": training}), state.average)
+    if state.history:
+        plot(state.history, folder / CURVE_FILE)
     return file
 
 

@@ -1,14 +1,11 @@
 """Endless training pictures: crops of photos, and cut-outs over photos, white and plain colours.
 
 Picture i depends on the seed and i alone, so that a run that was interrupted goes on as if it had
-not been, whatever the number of threads or processes. Files are divided by their names: one in
-twenty is kept for validation and never trained on.
+not been, whatever the number of threads or processes.
 """
 
-import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +14,8 @@ from PIL import Image
 
 from service.errors import ConfigurationError
 from service.training.shelf import Shelf
+from service.training.sources import Sources
 
-_VALIDATION_ONE_IN = 20
 _log = logging.getLogger(__name__)
 _TRIES = 20  # files in a row that cannot be read, before the run ends
 _KEPT_SIDES = 2  # pictures are kept in memory at this many times the side of a scene, at most
@@ -26,33 +23,6 @@ _SMALLEST_CROP = 0.25  # of a photo's area
 _OF_CUTOUTS = 0.6  # of all scenes, where there are cut-outs
 _ON_WHITE, _ON_COLOUR = 0.5, 0.15  # of those; the rest are on photos
 _TEXTURED = 0.3  # of the cut-outs: filled with a photo
-
-
-def is_for_validation(file: Path) -> bool:
-    """The rule that divides files: by a digest of their name alone."""
-    digest = hashlib.blake2b(file.name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") % _VALIDATION_ONE_IN == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Files to make scenes of; cut-outs are pictures with transparency."""
-
-    photos: tuple[Path, ...]
-    cutouts: tuple[Path, ...] = ()
-
-    def part(self, validation: bool) -> "Sources":
-        """Those that are, or are not, kept for validation; all, where that leaves no photo."""
-        photos = tuple(f for f in self.photos if is_for_validation(f) is validation)
-        cutouts = tuple(f for f in self.cutouts if is_for_validation(f) is validation)
-        return Sources(photos or self.photos, cutouts)
-
-    def digest(self) -> str:
-        """Of the names and sizes of all files."""
-        whole = hashlib.sha256()
-        for file in (*self.photos, *self.cutouts):
-            whole.update(f"{file.name}\0{file.stat().st_size}\n".encode())
-        return whole.hexdigest()
 
 
 class Scenes:

@@ -1,6 +1,7 @@
 """Pictures at hand: as small as training needs them, in memory, and large ones also on disk."""
 
 import hashlib
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -9,8 +10,12 @@ from pathlib import Path
 from PIL import Image
 
 from service.errors import ConfigurationError
+from service.pictures.decode import as_seen, upright
+
+_log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 4 * 2**30  # in memory
+_MOST_PIXELS = 180_000_000  # of a file; decoded, it needs four bytes for each
 _LARGE = 16  # times as many pixels as are kept: reading it again would take too long
 
 
@@ -53,11 +58,19 @@ class Shelf:
             return _read(copy, mode, self._side)[0]
         picture, pixels = _read(file, mode, self._side)
         if copy is not None and pixels > _LARGE * self._side**2:
+            self._keep(picture, copy)
+        return picture
+
+    def _keep(self, picture: Image.Image, copy: Path) -> None:
+        """A copy saves time and nothing else: without room for it, training goes on."""
+        try:
             copy.parent.mkdir(parents=True, exist_ok=True)
             partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
             picture.save(partial, "PNG", compress_level=1)
             partial.replace(copy)
-        return picture
+        except OSError as error:
+            _log.warning("small copies of large pictures are not kept: %s", error)
+            self._copies = None
 
     def _name(self, file: Path, mode: str) -> str:
         about = file.stat()
@@ -70,8 +83,10 @@ def _read(file: Path, mode: str, side: int) -> tuple[Image.Image, int]:
     try:
         with Image.open(file) as opened:
             pixels = opened.width * opened.height
+            if pixels > _MOST_PIXELS:
+                raise ValueError(f"{pixels} pixels; at most {_MOST_PIXELS} are read")
             opened.draft("RGB", (2 * side, 2 * side))
-            picture = opened.convert(mode)
+            picture = as_seen(opened) if mode == "RGB" else upright(opened).convert(mode)
     except Exception as error:  # decoders of damaged files raise whatever they meet
         raise ConfigurationError(f"{file} is no picture that can be read: {error}") from error
     shrink = side / min(picture.size)

@@ -1,10 +1,14 @@
 """What the loop trains: a module, its loss over scenes, its score on scenes kept from it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from service.training.objectives import cosines
+
+_VALIDATION_BATCH = 16
 
 
 class Task(Protocol):
@@ -29,6 +33,31 @@ class Task(Protocol):
 
     def score(self, module: nn.Module) -> dict[str, float]:
         """On validation scenes, `score` first: the larger, the better."""
+
+
+def mean_cosines(
+    sigmas: Sequence[float],
+    validation: Tensor,
+    features: Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]],
+) -> dict[str, float]:
+    """Mean cosine of noisy and clean features at each level, and `score`, their mean.
+
+    Args:
+        sigmas: levels.
+        validation: scenes, uint8 [n, 3, H, W].
+        features: scenes, the sigma of each and a source of noise -> features without noise, and
+            those that should be near them, [n, d] each.
+    """
+    found = {}
+    for sigma in sorted(set(sigmas)):
+        noise = torch.Generator(validation.device).manual_seed(0)
+        parts = []
+        for levels in torch.split(validation, _VALIDATION_BATCH):
+            told = torch.full((len(levels),), sigma, device=levels.device)
+            clean, noisy = features(levels, told, noise)
+            parts.append(cosines(noisy, clean))
+        found[f"cos@{sigma:g}"] = float(torch.cat(parts).mean())
+    return {"score": sum(found.values()) / len(found), **found}
 
 
 def draw_sigmas(sigmas: Tensor, count: int, noise: torch.Generator) -> Tensor:

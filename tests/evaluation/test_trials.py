@@ -9,8 +9,8 @@ from tests.evaluation.conftest import picture
 PLAN = TrialPlan(AttackPlan(steps=8, judges=40), rescore=600)
 
 
-def too_good(model, case, plan, seed, clean):
-    return certificate(model, case, plan, seed, clean)[0], 0.9999
+def too_good(model, case, plan, seed):
+    return certificate(model, case, plan, seed)[0], 0.9999
 
 
 @pytest.mark.parametrize("shift", [0.25, 1.0])

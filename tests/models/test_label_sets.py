@@ -56,6 +56,18 @@ def test_a_written_set_is_read_back_with_unit_directions(tmp_path, manifest):
     assert loaded.name == "pets"
 
 
+def test_a_set_serves_the_purifier_and_mapper_it_was_made_with_and_no_others(tmp_path, manifest):
+    part = packages.PartFile(file="purifier.safetensors", sha256="a" * 64)
+    around = manifest.model_copy(update={"psm": packages.Psm(purifier=part)})
+
+    file = write_label_set(tmp_path, around, "pets", NAMES, ROWS)
+
+    assert read_label_set(file, 4, manifest.encoder.sha256, around.psm_digests).name == "pets"
+    for other in ({}, {"purifier": "b" * 64}, {**around.psm_digests, "mapper": "c" * 64}):
+        with pytest.raises(ConfigurationError, match="other weights"):
+            read_label_set(file, 4, manifest.encoder.sha256, other)
+
+
 def test_a_set_is_never_overwritten_nor_hides_a_declared_one(tmp_path, manifest):
     write_label_set(tmp_path, manifest, "pets", NAMES, ROWS)
     for name in ("pets", "imagenet"):

@@ -40,6 +40,7 @@ INFO = ModelInfo(
     Tuning("package"),
     (),
     False,
+    {},
 )
 CERTIFICATE = Certificate(
     bounds=(

@@ -1,5 +1,7 @@
 """The loop on a task with a closed form: bring a vector to the mean of the scenes it is shown."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def run(folder, task=None, steps=12, until=None, **changes):
     schedule = Schedule(steps=steps, **{**fields, **changes})
     state = None
     try:
-        state = train(task, Scenes(), schedule, folder, "cpu", report)
+        state = train(task, Scenes(), schedule, folder, on_cpu=True, report=report)
     except KeyboardInterrupt:
         assert until is not None
     return task, reports, state
@@ -121,11 +123,16 @@ def test_it_stops_at_a_checkpoint_when_its_minutes_are_over(tmp_path):
     assert reports[0][0] == state.step + 1
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_does_harm(tmp_path):
+    run(tmp_path, steps=4, save_every=2)
     task = Task()
-    task.module.value.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss of step 0 is nan"):
-        run(tmp_path, task)
+    plain = task.loss
+    task.loss = lambda module, *rest: plain(module, *rest) * (math.inf if len(task.seen) > 3 else 1)
+    with pytest.raises(FloatingPointError, match=r"step 7 has loss inf .* lower the learning rate"):
+        run(tmp_path, task, steps=20, save_every=2)
+    assert task.module.value.isfinite().all()
+    _, reports, _ = run(tmp_path, steps=8)
+    assert reports[0][0] == 7  # the checkpoint is of step 6
 
 
 def test_the_learning_rate_rises_stays_and_falls_to_zero():

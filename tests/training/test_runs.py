@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from service.config import load_settings
 from service.errors import ConfigurationError
 from service.models.assembly import Ingredients, assemble
-from service.models.psm import load_mapper, load_unet
+from service.models.packages import read_manifest
+from service.models.psm import load_mapper, load_unet, write_part
 from service.models.store import load_model
 from tests.cli.conftest import run_fcs
 from tests.models import tiny_folders
@@ -76,7 +78,8 @@ def test_a_run_leaves_weights_scores_and_a_curve(trained):
     assert part.sigmas == (0.25,)
     assert part.training["steps"] == 8
     assert 0 < part.training["scores"]["cos@0.25"] <= 1
-    assert part.training["data"]["photos"] == 6
+    assert part.training["data"]["photos"]["pictures"] == 6
+    assert part.training["command"].startswith("fcs train purifier ")
     assert sum(p.abs().sum() for p in module.head.parameters()) > 0
     with Image.open(trained / "p" / "curve.png") as curve:
         assert curve.size[0] > 300
@@ -98,8 +101,9 @@ def test_a_killed_run_ends_where_a_whole_one_does(trained):
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert checkpoint.exists()
+    assert process.wait() == -signal.SIGKILL
+    with safe_open(checkpoint, "pt") as opened:
+        assert 0 < int(opened.metadata()["step"]) < 8
     done(fcs(trained, *purifier(trained, trained / "killed", "--steps", 8)))
     whole, _ = load_unet(trained / "p" / "purifier.safetensors")
     again, _ = load_unet(trained / "killed" / "purifier.safetensors")
@@ -115,6 +119,29 @@ def packaged(trained):
     )  # fmt: skip
     assert "serve it: fcs serve --model tiny-psm" in done(ended).stdout
     return trained
+
+
+def test_the_package_tells_how_it_came_about(packaged):
+    psm = read_manifest(packaged / "cache" / "model_store" / "tiny-psm" / "1").psm
+    assert [command.split()[:3] for command in psm.commands] == [
+        ["fcs", "train", "purifier"],
+        ["fcs", "train", "mapper"],
+    ]
+    assert {name: one.pictures for name, one in psm.data.items()} == {"photos": 6, "cutouts": 6}
+    assert psm.scores.keys() == {"unet.cos@0.25", "mapper.cos@0.25"}
+    assert not list((packaged / "cache" / "model_store").glob(".adding-*"))
+
+
+def test_a_package_that_computes_nothing_finite_is_not_added(trained, tmp_path):
+    module, part = load_unet(trained / "p" / "purifier.safetensors")
+    tensors = {n: torch.full_like(t, float("inf")) for n, t in module.state_dict().items()}
+    write_part(tmp_path / "purifier.safetensors", part, tensors)
+    ended = fcs(
+        trained, "models", "add-psm", "spoilt", "--model", trained / "vit", "--purifier", tmp_path
+    )
+    assert ended.returncode == 2
+    assert "not finite at sigma 0.25" in ended.stderr
+    assert not (trained / "cache" / "model_store" / "spoilt").exists()
 
 
 def test_the_package_is_served_and_certified(packaged):

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from service.errors import ConfigurationError
-from service.training.scenes import Scenes, Sources, batch, is_for_validation
+from service.training.scenes import Scenes, batch
+from service.training.sources import Sources
 
 SIZE = (24, 32)
 
@@ -52,27 +53,6 @@ def test_without_cutouts_every_scene_is_a_crop(sources):
     found = batch(Scenes(Sources(sources.photos), SIZE, 1), range(50))
     assert found.max() < 140
     assert found.std() > 5
-
-
-def test_files_are_divided_by_their_names(tmp_path):
-    files = tuple(tmp_path / f"{i}.png" for i in range(400))
-    whole = Sources(files, files)
-    kept, trained = whole.part(validation=True), whole.part(validation=False)
-    assert set(kept.photos) | set(trained.photos) == set(files)
-    assert not set(kept.photos) & set(trained.photos)
-    assert kept.photos == kept.cutouts
-    assert 5 < len(kept.photos) < 40  # one in twenty
-    assert is_for_validation(kept.photos[0].parent / "elsewhere" / kept.photos[0].name)
-
-
-def test_few_files_serve_both(tmp_path):
-    one = Sources((tmp_path / "a.png",))
-    assert one.part(validation=True).photos == one.part(validation=False).photos == one.photos
-
-
-def test_the_digest_follows_names_and_sizes(sources):
-    assert sources.digest() == Sources(sources.photos, sources.cutouts).digest()
-    assert sources.digest() != Sources(sources.photos).digest()
 
 
 def test_a_file_that_is_no_picture_is_left_out_and_told_once(sources, tmp_path, caplog):

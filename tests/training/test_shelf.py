@@ -53,6 +53,27 @@ def test_small_pictures_are_not_copied(tmp_path):
     assert not (tmp_path / "copies").exists()
 
 
+def test_photos_are_seen_as_the_service_sees_them(tmp_path):
+    """Upright by EXIF, and transparency over white; cut-outs keep theirs."""
+    lying = Image.new("RGB", (30, 20), (200, 0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    lying.save(tmp_path / "lying.jpg", exif=exif)
+    Image.new("RGBA", (30, 20), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    shelf = Shelf(50)
+    assert shelf.load(tmp_path / "lying.jpg", "RGB").size == (20, 30)
+    assert shelf.load(tmp_path / "clear.png", "RGB").getpixel((3, 3)) == (255, 255, 255)
+    assert shelf.load(tmp_path / "clear.png", "RGBA").getpixel((3, 3))[3] == 0
+
+
+def test_without_room_for_copies_training_goes_on(large, tmp_path, caplog):
+    (tmp_path / "copies").write_text("a file where the folder should be")
+    shelf = Shelf(20, tmp_path / "copies")
+    assert shelf.load(large, "RGB").size == (30, 20)
+    assert shelf.load(large, "RGBA").size == (30, 20)
+    assert len([r for r in caplog.records if "are not kept" in r.message]) == 1
+
+
 def test_a_file_that_is_no_picture_is_named(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     with pytest.raises(ConfigurationError, match=r"a\.png is no picture"):

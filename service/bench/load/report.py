@@ -63,8 +63,8 @@ class Books:
     Attributes:
         differences: "route code" -> the server's count minus ours, where they differ. Requests
             whose client got no status may stand here.
-        samples_answered: selection, estimation and noise-free samples of all answers.
-        samples_computed: `fcs_samples_total`; more by what was drawn ahead of a look or in vain.
+        samples_answered: selection and estimation samples of all answers.
+        samples_computed: of `fcs_samples_total`; more by what was drawn ahead of a look or in vain.
     """
 
     differences: dict[str, int]
@@ -140,7 +140,7 @@ def books(
             if counted != seen[route, code]:
                 differences[f"{route} {code}"] = int(counted) - seen[route, code]
     computed = 0.0
-    for stage in ("clean", "select", "estimate"):
+    for stage in ("select", "estimate"):
         computed += value(after, "fcs_samples_total", stage=stage)
         computed -= value(before, "fcs_samples_total", stage=stage)
     answered = sum(_samples(r) for r in records if r.reply.outcome == "answered")
@@ -148,4 +148,4 @@ def books(
 
 
 def _samples(record: Record) -> int:
-    return 1 + record.reply.selection + record.reply.estimation
+    return record.reply.selection + record.reply.estimation

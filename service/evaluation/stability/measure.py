@@ -17,6 +17,7 @@ from service.certificate.tally import Tally
 from service.models.features import served_features
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES
+from service.models.sampler import make_sampler
 from service.models.store import LoadedModel
 from service.types import NoiseLevel, SamplingPlan, Stage
 
@@ -79,8 +80,10 @@ def bare_features(
     model: LoadedModel, pictures: Sequence[NDArray[np.uint8]], lanes: Lanes
 ) -> Floats:
     """Of the encoder alone, without noise, [pictures, d]."""
-    silent, seed = NoiseLevel(0.0), bytes(SEED_BYTES)
-    rows = [served_features(model, x, silent, seed, Stage.CLEAN, 1, lanes)[0] for x in pictures]
+    silent, seed, sampler = NoiseLevel(0.0), bytes(SEED_BYTES), make_sampler(model)
+    rows = [
+        served_features(model, x, silent, seed, Stage.CLEAN, 1, lanes, sampler)[0] for x in pictures
+    ]
     return np.stack(rows).astype(np.float64)
 
 
@@ -104,18 +107,20 @@ def smooth(
         lanes: to compute in.
         done: called after each picture.
     """
-    noise = NoiseLevel(sigma)
+    noise, sampler = NoiseLevel(sigma), make_sampler(model)
     means, clean, cosines = [], [], []
     seconds = 0.0
     for i, x in enumerate(pictures):
         seed = effort.noise_seed(i)
         began = time.perf_counter()
-        features = served_features(model, x, noise, seed, Stage.SELECT, effort.samples, lanes)
+        features = served_features(
+            model, x, noise, seed, Stage.SELECT, effort.samples, lanes, sampler
+        )
         seconds += time.perf_counter() - began
         mean = features.astype(np.float64).mean(0)
         means.append(mean / np.linalg.norm(mean))
         cosines.append(float((features @ bare[i]).mean()))
-        clean.append(served_features(model, x, noise, seed, Stage.CLEAN, 1, lanes)[0])
+        clean.append(served_features(model, x, noise, seed, Stage.CLEAN, 1, lanes, sampler)[0])
         done()
     drawn = len(pictures) * effort.samples
     return Smoothed(
@@ -163,9 +168,9 @@ def certify(
     tally = Tally(model.pipeline.dimensions, plan.selection, count)
     sequential = Sequential(plan, tally)
     choices = [LabelTally(one) for one in (gallery, labels) if one is not None]
-    seed = effort.noise_seed(picture)
+    seed, sampler = effort.noise_seed(picture), make_sampler(model)
     for stage, draws in ((Stage.CLEAN, 1), (Stage.SELECT, plan.selection), (Stage.ESTIMATE, count)):
-        features = served_features(model, x, noise, seed, stage, draws, lanes)
+        features = served_features(model, x, noise, seed, stage, draws, lanes, sampler)
         embedding = tally.embedding if stage is Stage.ESTIMATE else None
         for choice in choices:
             choice.add(stage, features, embedding)

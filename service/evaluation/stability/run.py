@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from service.models.store import LoadedModel, load_model
 from service.pictures.files import read_picture
 
 Floats = NDArray[np.float64]
+_FEWEST = 2  # pictures, or labels, that can be told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Row:
         score: median lower bound of the Gaussian robustness score.
         bounds: median certified cosine at each epsilon.
         certified_retrieval, certified_label: share right AND certified at each epsilon.
-        label: accuracy of the nearest label prototype, certified or not; None without labels.
+        label: accuracy of the nearest prototype, each without the picture itself, certified or
+            not; None without labels.
         ms_per_sample: noise, pipeline and all.
     """
 
@@ -95,7 +98,14 @@ class _Set:
     labels: list[str] | None
     chosen: list[int]
     gallery: Directions
-    prototypes: Directions | None
+
+    def prototypes(self, left_out: int) -> Directions | None:
+        """Of every label, without the picture to be labelled; None where that leaves one label."""
+        if self.labels is None:
+            return None
+        others = [i for i in range(len(self.pictures)) if i != left_out]
+        found = prototypes(self.bare[others], [self.labels[i] for i in others])
+        return found if len(found.names) >= _FEWEST else None
 
 
 def evaluate(
@@ -121,15 +131,21 @@ def evaluate(
     wanted = tuple(sigmas) or model.sigmas
     if unknown := [s for s in wanted if s not in model.sigmas]:
         raise ConfigurationError(f"{model.name} has no noise level {unknown[0]:g}")
-    if len(files) < 2:
+    if len(files) < _FEWEST:
         raise ConfigurationError("two pictures are the least that can be told apart")
-    lanes = Lanes(model.lanes, model.threads)
     console = Console(stderr=True)
-    with threadpool_limits(limits=1, user_api="blas"), Progress(console=console) as progress:
+    with (
+        closing(Lanes(model.lanes, model.threads)) as lanes,
+        threadpool_limits(limits=1, user_api="blas"),
+        Progress(console=console) as progress,
+    ):
         rows_of = list(variants(model))
-        total = len(rows_of) * len(wanted) * (len(files) + min(effort.certified, len(files)))
-        task = progress.add_task("reading", total=total)
+        task = progress.add_task("reading", total=None)
         ground = _read(model, rows_of[0][1], files, root, effort, settings, lanes)
+        if same := len(files) - len(ground.pictures):
+            console.print(f"left out: {same} pictures that are the same as another")
+        pictures = len(ground.pictures) + len(ground.chosen)
+        progress.update(task, total=len(rows_of) * len(wanted) * pictures)
         rows = [_bare_row(ground)]
         for sigma in wanted:
             for name, variant in rows_of:
@@ -139,8 +155,7 @@ def evaluate(
                         name, variant, sigma, ground, effort, lanes, lambda: progress.advance(task)
                     )
                 )
-    lanes.close()
-    return Report(model.name, model.revision, len(files), effort, tuple(rows))
+    return Report(model.name, model.revision, len(ground.pictures), effort, tuple(rows))
 
 
 def _read(
@@ -152,31 +167,41 @@ def _read(
     settings: Settings,
     lanes: Lanes,
 ) -> _Set:
-    pictures = [read_picture(f, model.preprocessing, settings.max_pixels) for f in files]
+    found: dict[bytes, tuple[NDArray[np.uint8], str]] = {}
+    for file in files:
+        x = read_picture(file, model.preprocessing, settings.max_pixels)
+        # Of two that are the same, neither could be retrieved.
+        found.setdefault(x.tobytes(), (x, "" if root is None else _label(file, root)))
+    if len(found) < _FEWEST:
+        raise ConfigurationError("all of these pictures are the same")
+    pictures = [x for x, _ in found.values()]
     bare = bare_features(plain, pictures, lanes)
-    labels = None if root is None else [f.relative_to(root).parts[0] for f in files]
+    labels = None if root is None else [label for _, label in found.values()]
+    if labels is not None and len(set(labels)) < _FEWEST:
+        raise ConfigurationError(f"{root} holds pictures of one label: {labels[0]!r}")
     # Evenly over the sorted files, the same in every run.
-    count = min(effort.certified, len(files))
-    chosen = [round(i) for i in np.linspace(0, len(files) - 1, count)] if count else []
-    gallery = Directions(tuple(map(str, range(len(files)))), bare)
-    kept = None
-    if labels is not None:
-        others = [i for i in range(len(files)) if i not in set(chosen)] or list(range(len(files)))
-        kept = prototypes(bare[others], [labels[i] for i in others])
-        kept = kept if len(kept.names) > 1 else None
-    return _Set(pictures, bare, labels, chosen, gallery, kept)
+    count = min(effort.certified, len(pictures))
+    chosen = [round(i) for i in np.linspace(0, len(pictures) - 1, count)] if count else []
+    gallery = Directions(tuple(map(str, range(len(pictures)))), bare)
+    return _Set(pictures, bare, labels, chosen, gallery)
+
+
+def _label(file: Path, root: Path) -> str:
+    inside = file.relative_to(root).parts
+    if len(inside) < 2:
+        raise ConfigurationError(f"{file} is in no sub-folder, so it has no label")
+    return inside[0]
 
 
 def _bare_row(ground: _Set) -> Row:
     bare, labels = ground.bare, ground.labels
     label = None
-    if ground.prototypes is not None and labels is not None:
-        nearest = (bare[ground.chosen] @ ground.prototypes.vectors.T).argmax(1)
+    if labels is not None:
+        known = {i: of for i in ground.chosen if (of := ground.prototypes(i)) is not None}
         right = [
-            ground.prototypes.names[n] == labels[i]
-            for n, i in zip(nearest, ground.chosen, strict=True)
+            of.names[int((of.vectors @ bare[i]).argmax())] == labels[i] for i, of in known.items()
         ]
-        label = float(np.mean(right))
+        label = float(np.mean(right)) if right else None
     return Row(
         variant="none",
         sigma=0.0,
@@ -209,7 +234,7 @@ def _row(
             effort,
             i,
             ground.gallery,
-            ground.prototypes,
+            ground.prototypes(i),
             lanes,
         )
         done()
@@ -241,8 +266,8 @@ def _certified(found: dict[int, Certified], ground: _Set, effort: Effort) -> dic
             for e in effort.epsilons
         ),
     }
-    if ground.prototypes is not None and labels is not None:
-        told = {i: one.label for i, one in found.items() if one.label is not None}
+    told = {i: one.label for i, one in found.items() if one.label is not None}
+    if labels is not None and told:
         fields["label"] = float(
             np.mean([one.candidates[0][0] == labels[i] for i, one in told.items()])
         )

@@ -1038,6 +1038,26 @@ Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
 class Model(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PsmEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
@@ -1053,6 +1073,7 @@ class Model(_message.Message):
     TUNING_FIELD_NUMBER: _builtins.int
     LABEL_SETS_FIELD_NUMBER: _builtins.int
     TEXT_LABELS_FIELD_NUMBER: _builtins.int
+    PSM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.str
     dimensions: _builtins.int
@@ -1076,6 +1097,10 @@ class Model(_message.Message):
     def tuning(self) -> Global___Tuning: ...
     @_builtins.property
     def label_sets(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelSet]: ...
+    @_builtins.property
+    def psm(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Digests of "purifier" and "mapper", where there is one."""
+
     def __init__(
         self,
         *,
@@ -1094,10 +1119,11 @@ class Model(_message.Message):
         tuning: Global___Tuning | None = ...,
         label_sets: _abc.Iterable[Global___LabelSet] | None = ...,
         text_labels: _builtins.bool = ...,
+        psm: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["space", b"space", "tuning", b"tuning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "label_sets", b"label_sets", "lanes", b"lanes", "memory_format", b"memory_format", "name", b"name", "platform", b"platform", "revision", b"revision", "sigmas", b"sigmas", "space", b"space", "text_labels", b"text_labels", "threads", b"threads", "tuning", b"tuning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "label_sets", b"label_sets", "lanes", b"lanes", "memory_format", b"memory_format", "name", b"name", "platform", b"platform", "psm", b"psm", "revision", b"revision", "sigmas", b"sigmas", "space", b"space", "text_labels", b"text_labels", "threads", b"threads", "tuning", b"tuning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -71,7 +71,7 @@ def test_smoothed_features_are_means_of_the_served_function(vit, lanes):
 def test_a_report_tells_what_is_right_and_certified(lively_vit, sorted_photos):
     files = sorted(sorted_photos.rglob("*.png"))
     settings = load_settings(model=str(lively_vit))
-    effort = replace(EFFORT, certified=1)  # the others make the prototypes
+    effort = replace(EFFORT, certified=1)
     report = evaluate(settings, files, sorted_photos, (0.1,), effort)
     bare, smoothed = report.rows
     assert (bare.variant, bare.sigma, bare.retrieval) == ("none", 0.0, 1.0)
@@ -100,3 +100,36 @@ def test_what_cannot_be_measured_is_refused(lively_vit, sorted_photos):
         evaluate(settings, files, None, (7.0,), EFFORT)
     with pytest.raises(ConfigurationError, match="two pictures"):
         evaluate(settings, files[:1], None, (), EFFORT)
+
+
+def test_the_same_picture_twice_is_scored_once(lively_vit, sorted_photos, tmp_path):
+    shutil.copytree(sorted_photos, tmp_path / "twice")
+    shutil.copyfile(locate("chelsea.png"), tmp_path / "twice" / "b" / "again.png")
+    files = sorted((tmp_path / "twice").rglob("*.png"))
+    settings = load_settings(model=str(lively_vit))
+    report = evaluate(settings, files, None, (0.1,), replace(EFFORT, certified=0))
+    assert (len(files), report.pictures) == (4, 3)
+    assert report.rows[0].retrieval == 1.0
+
+
+def test_a_picture_is_not_among_those_its_label_is_learned_from(lively_vit, sorted_photos):
+    files = sorted(sorted_photos.rglob("*.png"))
+    settings = load_settings(model=str(lively_vit))
+    report = evaluate(settings, files, sorted_photos, (0.1,), replace(EFFORT, certified=3))
+    # Without coffee.png there is one label left, so it is not scored; the others have two.
+    bare, smoothed = report.rows
+    assert bare.label in {0.0, 0.5, 1.0}
+    assert smoothed.label in {0.0, 0.5, 1.0}
+
+
+def test_labels_that_cannot_be_told_are_refused(lively_vit, sorted_photos, tmp_path):
+    settings = load_settings(model=str(lively_vit))
+    one = sorted((sorted_photos / "a").rglob("*.png"))
+    with pytest.raises(ConfigurationError, match="one label: 'a'"):
+        evaluate(settings, one, sorted_photos, (0.1,), EFFORT)
+    with pytest.raises(ConfigurationError, match="is in no sub-folder"):
+        evaluate(settings, one, sorted_photos / "a", (0.1,), EFFORT)
+    for name in ("x.png", "y.png"):
+        shutil.copyfile(locate("chelsea.png"), tmp_path / name)
+    with pytest.raises(ConfigurationError, match="are the same"):
+        evaluate(settings, sorted(tmp_path.iterdir()), None, (0.1,), EFFORT)
