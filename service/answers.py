@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from service.certificate.statement import statement
 from service.job import Job, JobResult
-from service.models.store import LoadedModel
+from service.models.loaded import LoadedModel
 from service.types import Certificate, Embedding, EmbedResult, Timing
 
 

@@ -16,7 +16,7 @@ from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Sequential
 from service.certificate.tally import Tally
-from service.models.store import LoadedModel
+from service.models.loaded import LoadedModel
 from service.types import Look, SamplingPlan, Stage
 
 # Bytes of features that may wait for those of lower indices, which another engine computes.

@@ -16,7 +16,7 @@ from service.certificate.labels import (
 )
 from service.certificate.statement import label_statement
 from service.errors import invalid, shown
-from service.models.store import LoadedModel
+from service.models.loaded import LoadedModel
 from service.types import (
     Candidate,
     Classification,

@@ -37,9 +37,9 @@ from service.information import service_info
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
 from service.models.catalogue import load_models
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES, picture_seed
 from service.models.platform import device_memory
-from service.models.store import LoadedModel
 from service.pictures.decode import decode
 from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts

@@ -14,8 +14,8 @@ from functools import partial
 
 from service.job import Work
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.sampler import Draw, Sampled, Sampler, make_sampler
-from service.models.store import LoadedModel
 from service.scheduler import Slice
 
 _WARM_UP = 2  # calls in each lane

@@ -23,8 +23,8 @@ from service.device import Batch, Device
 from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult, Work
 from service.metrics import Metrics
+from service.models.loaded import LoadedModel
 from service.models.sampler import Sampled, is_out_of_memory
-from service.models.store import LoadedModel
 from service.rate import Rate
 from service.scheduler import Scheduler, Slice
 from service.statistics import Statistics, answer, fail

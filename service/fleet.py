@@ -11,7 +11,7 @@ from service.engine import Engine
 from service.errors import unavailable
 from service.job import Job
 from service.metrics import Metrics
-from service.models.store import LoadedModel
+from service.models.loaded import LoadedModel
 
 # Batches of one engine from which on a job is shared: below, waiting for the slower one costs more.
 _SHARED_FROM = 32

@@ -13,7 +13,7 @@ from service.attempt import Attempt, Watch
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
-from service.models.store import LoadedModel
+from service.models.loaded import LoadedModel
 from service.types import Fidelity, Look, SamplingPlan, Stage
 
 Progress = Callable[[int], None]

@@ -8,7 +8,9 @@ from service.certificate.statement import statement
 from service.config import Settings, load_settings
 from service.core import Core
 from service.errors import invalid
-from service.models.store import cuda_is_usable, resolve, revision
+from service.models.devices import cuda_is_usable
+from service.models.revision import revision
+from service.models.store import resolve
 from service.receipts.compare import Difference, circumstances, differences
 from service.receipts.receipt import Receipt, content
 from service.types import Arrangement, Embedding, EmbedRequest, ModelInfo, Target

@@ -5,8 +5,8 @@ from PIL import Image
 
 from service.certificate.stopping import checkpoints
 from service.models.encoder import Encoder
+from service.models.loaded import LoadedModel
 from service.models.pipeline import Parts, Pipeline
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, Preprocessing, SamplingPlan
 
 SIZE = (8, 8)

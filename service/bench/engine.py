@@ -37,8 +37,8 @@ from service.job import Job, JobResult
 from service.metrics import PHASES, Metrics
 from service.models.catalogue import load_models
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES, add_noise
-from service.models.store import LoadedModel
 from service.pictures.files import read_picture
 from service.types import EmbedRequest, NoiseLevel, SamplingPlan, Stage
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES, add_noise
 from service.models.pipeline import unit
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
 PARTS = ("noise", "purify", "encode", "map", "unit")

@@ -14,8 +14,8 @@ from service.certificate.tally import Tally
 from service.config import Settings
 from service.models.features import served_features
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES
-from service.models.store import LoadedModel
 from service.pictures.files import read_picture
 from service.types import NoiseLevel, Stage
 

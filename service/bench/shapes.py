@@ -22,10 +22,11 @@ from rich.table import Table
 
 from service.config import Settings
 from service.models.arrangement import available_cores
+from service.models.devices import choose_device
 from service.models.lanes import Lanes
 from service.models.noise import SEED_BYTES, add_noise
 from service.models.pipeline import Pipeline
-from service.models.store import choose_device, load_model
+from service.models.store import load_model
 from service.types import NoiseLevel, Stage
 
 _DTYPES = ("float32", "bfloat16")

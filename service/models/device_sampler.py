@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.models.device_noise import WORDS, grid_noise, sample_words
+from service.models.loaded import LoadedModel
 from service.models.noise import told_sigma
 from service.models.sampler import Draw, Sampled, is_out_of_memory
-from service.models.store import LoadedModel
 from service.types import Stage
 
 _CHUNK = 32  # rows of noise made at a time: its intermediate values are 64 bits each

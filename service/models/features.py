@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.sampler import Draw, Sampler, make_sampler
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from service.errors import ConfigurationError, ServiceError
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES, add_noise
-from service.models.store import LoadedModel
 from service.pictures.decode import decode
 from service.pictures.folders import SUFFIXES
 from service.pictures.preprocess import check_size, preprocess

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.models.loaded import LoadedModel
 from service.models.noise import add_noise, told_sigma
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, Stage
 
 

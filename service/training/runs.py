@@ -12,9 +12,10 @@ from service.config import Settings
 from service.errors import ConfigurationError
 from service.models.distributions import sha256
 from service.models.gradients import quicken
+from service.models.loaded import LoadedModel
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
-from service.models.store import LoadedModel, load_model, resolve
+from service.models.store import load_model, resolve
 from service.models.unet import UNet, UNetConfig
 from service.pictures.folders import picture_files
 from service.training.curve import plot

@@ -134,3 +134,22 @@ def test_sets_have_names_and_what_is_trained_on_is_not_evaluated_on():
     with pytest.raises(ConfigurationError, match="known: photos-mvtb"):
         picture_set("photos-moon")
     assert all(len(one.sha256) == 64 for one in SETS.values())
+
+
+def test_another_choice_of_pictures_is_unpacked_anew(sent, tmp_path):
+    wanted, calls = sent(tarball)
+    fetch(wanted, tmp_path / "sets")
+    dogs = replace(wanted, left_out=r"/icons/|cat")
+    folder = fetch(dogs, tmp_path / "sets")
+    assert [file.name for file in folder.rglob("*.png")] == ["dog.png"]
+    assert len(calls) == 2
+
+
+def test_a_package_that_cannot_be_unpacked_is_one_clear_error(sent, tmp_path, monkeypatch):
+    def broken(folder):
+        (folder / "art.deb").write_bytes(b"no package")
+        return folder / "art.deb"
+
+    wanted, _ = sent(broken)
+    with pytest.raises(ConfigurationError, match="cannot be unpacked with dpkg-deb"):
+        fetch(wanted, tmp_path / "sets")

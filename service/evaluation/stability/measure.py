@@ -16,9 +16,9 @@ from service.certificate.sequential import Sequential
 from service.certificate.tally import Tally
 from service.models.features import served_features
 from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES
 from service.models.sampler import make_sampler
-from service.models.store import LoadedModel
 from service.types import NoiseLevel, SamplingPlan, Stage
 
 Floats = NDArray[np.float64]

@@ -31,7 +31,8 @@ from service.evaluation.stability.usefulness import (
 )
 from service.evaluation.stability.variants import variants
 from service.models.lanes import Lanes
-from service.models.store import LoadedModel, load_model
+from service.models.loaded import LoadedModel
+from service.models.store import load_model
 from service.pictures.files import read_picture
 
 Floats = NDArray[np.float64]

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from service.models.loaded import LoadedModel
 from service.models.pipeline import Parts, Pipeline
-from service.models.store import LoadedModel
 
 
 def variants(model: LoadedModel) -> Iterator[tuple[str, LoadedModel]]:

@@ -1,0 +1,81 @@
+"""Purifier and mapper of a package, each verified to be meant for its encoder and levels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.errors import ConfigurationError
+from service.models.distributions import sha256
+from service.models.hub import download
+from service.models.mapper import Mapper
+from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile
+from service.models.psm import Expected, check, load_mapper, load_unet
+from service.models.purifier import Purifier
+
+
+def load_parts(
+    manifest: Manifest, dimensions: int, stores: Sequence[Path]
+) -> tuple[Purifier | None, Mapper | None]:
+    """Both, or None for what the package does not have.
+
+    Args:
+        manifest: of the package.
+        dimensions: of the encoder's features.
+        stores: where its files may be.
+
+    Raises:
+        ConfigurationError: a file that is damaged or missing, or was made for something else.
+    """
+    if (psm := manifest.psm) is None:
+        return None, None
+    size = manifest.preprocessing.value().size
+    expected = Expected(manifest.encoder.sha256, manifest.sigmas, size, psm.transferred)
+    purifier: Purifier | None = None
+    mapper: Mapper | None = None
+    digest = None if psm.purifier is None else psm.purifier.sha256
+    if isinstance(psm.purifier, PartFile):
+        file = _part_file(manifest, psm.purifier, stores)
+        purifier, part = load_unet(file)
+        check(file, part, expected)
+    elif psm.purifier is not None:
+        purifier = _load_diffusers(manifest, psm.purifier)
+    if psm.mapper is not None:
+        file = _part_file(manifest, psm.mapper, stores)
+        mapper, part = load_mapper(file)
+        check(file, part, expected)
+        shape = mapper.config.dimensions, mapper.config.grid
+        if shape != (dimensions, None):
+            raise ConfigurationError(
+                f"{file} maps features of {shape[0]} dimensions, this encoder's have {dimensions}"
+            )
+        if part.purifier != digest:
+            raise ConfigurationError(
+                f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
+            )
+    return purifier, mapper
+
+
+def _part_file(manifest: Manifest, part: PartFile, stores: Sequence[Path]) -> Path:
+    for store in stores:
+        file = store / manifest.name / manifest.version / part.file
+        if file.is_file():
+            if (found := sha256(file)) != part.sha256:
+                raise ConfigurationError(
+                    f"{file} has digest {found}, the manifest says {part.sha256}"
+                )
+            return file
+    raise ConfigurationError(f"package {manifest.name!r} lacks its file {part.file}")
+
+
+def _load_diffusers(manifest: Manifest, source: DiffusersFolder | DiffusersHub) -> Purifier:
+    from service.models.diffusion import diffusion_digest, load_diffusion
+
+    if isinstance(source, DiffusersHub):
+        folder, _ = download(source.id, source.commit)
+    else:
+        folder = source.path
+    if (found := diffusion_digest(folder)) != source.sha256:
+        raise ConfigurationError(
+            f"package {manifest.name!r}: the purifier in {folder} has digest {found}, the manifest"
+            f" says {source.sha256}"
+        )
+    return load_diffusion(folder)
