@@ -19,7 +19,7 @@ from service.types import DtypeName, MemoryFormat
 
 PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
-DEFAULT_MODEL = "efficientnet-lite0-160"
+DEFAULT_MODEL = "efficientnet-lite0-160-psm"
 MIB = 1024 * 1024
 _DEVICES = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
 # The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000

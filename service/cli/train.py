@@ -49,11 +49,11 @@ def purifier(
     batch: Batch = 16,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-3,
-    widths: Annotated[str, typer.Option(help="Channels of each level.")] = "64,96,128",
-    depths: Annotated[str, typer.Option(help="Blocks of each level.")] = "1,2,2",
+    widths: Annotated[str, typer.Option(help="Channels of each level.")] = "24,48,96,128",
+    depths: Annotated[str, typer.Option(help="Blocks of each level.")] = "1,1,1,2",
     unshuffle: Annotated[
         int, typer.Option(min=1, max=16, help="Side of the squares of pixels that become channels.")
-    ] = 4,
+    ] = 2,
     diffusion: Annotated[float, typer.Option(min=0, help="Weight of l_diff.")] = 0.1,
     robustness: Annotated[float, typer.Option(min=0, help="Weight of l_rb.")] = 1.0,
     distance: Annotated[float, typer.Option(min=0, help="Weight of l_mse.")] = 1.0,
@@ -196,5 +196,5 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdigit() and int(part) for part in parts):
-        raise ConfigurationError(f"{option} {text!r}: write whole numbers, as in 64,96,128")
+        raise ConfigurationError(f"{option} {text!r}: write whole numbers, as in 24,48,96")
     return tuple(int(part) for part in parts)

@@ -30,9 +30,9 @@ class UNetConfig:
         embedding: length of the embedding of sigma.
     """
 
-    unshuffle: int = 4
-    widths: tuple[int, ...] = (64, 96, 128)
-    depths: tuple[int, ...] = (1, 2, 2)
+    unshuffle: int = 2
+    widths: tuple[int, ...] = (24, 48, 96, 128)
+    depths: tuple[int, ...] = (1, 1, 1, 2)
     embedding: int = 64
 
 

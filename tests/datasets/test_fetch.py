@@ -145,7 +145,8 @@ def test_another_choice_of_pictures_is_unpacked_anew(sent, tmp_path):
     assert len(calls) == 2
 
 
-def test_a_package_that_cannot_be_unpacked_is_one_clear_error(sent, tmp_path, monkeypatch):
+@needs_dpkg
+def test_a_package_that_cannot_be_unpacked_is_one_clear_error(sent, tmp_path):
     def broken(folder):
         (folder / "art.deb").write_bytes(b"no package")
         return folder / "art.deb"

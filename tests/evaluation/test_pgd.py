@@ -7,6 +7,7 @@ from service.evaluation.rescore import cosine_estimate
 from service.models.features import served_features
 from service.types import NoiseLevel, Stage
 from tests.evaluation.conftest import picture
+from tests.models.parts import small_mapper, small_unet, with_parts
 
 SIGMA = 0.25
 SEED = bytes(16)
@@ -28,6 +29,32 @@ def test_twin_computes_the_served_function(vit):
         twin = Twin(vit.pipeline)(levels, 0.25)
     served = vit.pipeline(levels)
     assert torch.nn.functional.cosine_similarity(twin, served).min() > 0.999
+
+
+def test_twin_computes_purifier_and_mapper_too(vit):
+    around = with_parts(vit, small_unet(), small_mapper(vit.pipeline.dimensions))
+    levels = 255 * torch.rand((vit.batch_size, 3, 32, 32))
+    twin = Twin(around.pipeline)
+    with torch.no_grad():
+        computed, told_nothing = twin(levels, 0.25), twin(levels, 0.0)
+    served = around.pipeline(levels, torch.full((vit.batch_size,), 0.25))
+    assert torch.nn.functional.cosine_similarity(computed, served).min() > 0.999
+    bare = vit.pipeline(levels)
+    assert torch.nn.functional.cosine_similarity(told_nothing, bare).min() > 0.999
+    assert torch.nn.functional.cosine_similarity(computed, bare).min() < 0.9
+
+
+def test_the_attack_reaches_through_purifier_and_mapper(vit):
+    around = with_parts(vit, small_unet(), None)
+    x = picture(vit)
+    target = embedding(around, x)
+    found = attack(Twin(around.pipeline), x, target, 1.0, SIGMA, FEW, 1)
+    random = random_neighbour(x, 1.0, 1)
+    turned, beside = (
+        cosine_estimate(features(around, image, stage=Stage.ESTIMATE), target)
+        for image in (found, random)
+    )
+    assert turned < beside
 
 
 @pytest.mark.parametrize("epsilon", [0.004, 0.05, 0.5, 3.0])

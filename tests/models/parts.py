@@ -1,8 +1,11 @@
 """Small purifiers and mappers with weights that do something, for tests."""
 
+from dataclasses import replace
+
 import torch
 
 from service.models.mapper import Mapper, MapperConfig
+from service.models.pipeline import Parts, Pipeline
 from service.models.unet import UNet, UNetConfig
 
 SMALL_UNET = UNetConfig(unshuffle=2, widths=(8, 12), depths=(1, 1), embedding=8)
@@ -24,3 +27,10 @@ def small_unet(seed=0):
 def small_mapper(dimensions, seed=0, grid=None):
     config = MapperConfig(dimensions, grid=grid, width=8, depth=2, heads=2, embedding=8)
     return shaken(Mapper(config), seed)
+
+
+def with_parts(model, purifier, mapper):
+    """A loaded model between these."""
+    own = model.pipeline
+    parts = Parts(own.encoder, purifier, mapper)
+    return replace(model, pipeline=Pipeline(parts, model.preprocessing, own.device, own.dtype))

@@ -12,9 +12,8 @@ from service.evaluation.stability.measure import Effort, bare_features, smooth
 from service.evaluation.stability.run import evaluate
 from service.evaluation.stability.variants import variants
 from service.models.lanes import Lanes
-from service.models.pipeline import Parts, Pipeline
 from tests.evaluation.conftest import picture
-from tests.models.parts import small_mapper, small_unet
+from tests.models.parts import small_mapper, small_unet, with_parts
 from tests.photos import locate
 
 EFFORT = Effort(
@@ -36,12 +35,6 @@ def sorted_photos(tmp_path_factory):
         (root / label).mkdir(exist_ok=True)
         shutil.copyfile(locate(name), root / label / name)
     return root
-
-
-def with_parts(model, purifier, mapper):
-    own = model.pipeline
-    parts = Parts(own.encoder, purifier, mapper)
-    return replace(model, pipeline=Pipeline(parts, model.preprocessing, own.device, own.dtype))
 
 
 def test_every_row_that_differs_is_a_variant(vit):
