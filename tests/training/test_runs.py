@@ -312,7 +312,7 @@ def test_a_replay_draws_the_noise_of_the_whole_pipeline_again(packaged):
 
 
 def test_two_processes_divide_the_batches(trained):
-    """Two of 2 take the scenes of one of 4, with other noise; only the first writes."""
+    """Each step of both takes twice the scenes, with other noise; only the first writes."""
     command = [
         sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
         "-m", "service", *purifier(trained, trained / "two", "--steps", 4, "--batch", 2),
@@ -328,6 +328,11 @@ def test_two_processes_divide_the_batches(trained):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("step 4: loss") == 1
-    _, part = load_unet(trained / "two" / "purifier.safetensors")
+    module, part = load_unet(trained / "two" / "purifier.safetensors")
     assert part.training["steps"] == 4
     assert part.training["scores"]["step"] == 4
+    assert all(parameter.isfinite().all() for parameter in module.parameters())
+    assert sum(p.abs().sum() for p in module.head.parameters()) > 0
+    alone = fcs(trained, *purifier(trained, trained / "two", "--steps", 6, "--batch", 2))
+    assert alone.returncode == 2
+    assert "holds a run with processes = 2, this one has 1" in alone.stderr
