@@ -1,7 +1,7 @@
 """The training loop: step, average, score, checkpoint; killed at any moment, it goes on from there.
 
 Scenes and noise of a step depend on the seed and the step alone, so an interrupted run that is
-started again takes the same steps as one that was not. Several processes (`accelerate launch`)
+started again takes the same steps as one that was not. Several processes (`torchrun`)
 divide each batch; averages and checkpoints are the first one's.
 """
 

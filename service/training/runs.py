@@ -10,6 +10,7 @@ from accelerate import PartialState
 
 from service.config import Settings
 from service.errors import ConfigurationError
+from service.models.devices import cuda_is_usable
 from service.models.distributions import sha256
 from service.models.gradients import quicken
 from service.models.loaded import LoadedModel
@@ -195,12 +196,14 @@ def training_device(name: str) -> torch.device:
     if name not in {"auto", "cpu", "cuda"}:
         raise ConfigurationError(
             f"device {name!r}: training takes auto, cpu or cuda; which GPU, CUDA_VISIBLE_DEVICES"
-            " says, and several are for `accelerate launch`"
+            " says, and several are for torchrun"
         )
-    device = torch.device("cpu") if name == "cpu" else PartialState().device
-    if device.type != "cuda" and name == "cuda":
+    usable = cuda_is_usable()
+    if name == "cuda" and not usable:
         raise ConfigurationError("device 'cuda': this machine has no usable CUDA device")
-    return device if device.type == "cuda" else torch.device("cpu")
+    # Told so, or else it takes several processes without a GPU for as many runs.
+    state = PartialState(cpu=name == "cpu" or not usable)
+    return state.device if state.device.type == "cuda" else torch.device("cpu")
 
 
 def _run(

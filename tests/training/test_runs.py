@@ -314,7 +314,7 @@ def test_a_replay_draws_the_noise_of_the_whole_pipeline_again(packaged):
 def test_two_processes_divide_the_batches(trained):
     """Each step of both takes twice the scenes, with other noise; only the first writes."""
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2",
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2,
         "-m", "service", *purifier(trained, trained / "two", "--steps", 4, "--batch", 2),
     ]  # fmt: skip
     environment = {**os.environ, "FCS_CACHE_DIR": str(trained / "cache"), "OMP_NUM_THREADS": "1"}
