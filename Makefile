@@ -24,8 +24,10 @@ $(STAMP): requirements-dev.lock pyproject.toml
 serve: setup
 	$(BIN)/fcs serve $(ARGS)
 
+# Files in turn, to as many processes; what needs a quiet machine belongs in a bench.
+WORKERS ?= 2
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup types
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ from service.types import DtypeName, MemoryFormat
 PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
 DEFAULT_MODEL = "efficientnet-lite0-160-psm"
+DEFAULT_ENCODER = "efficientnet-lite0-160"  # which that model stands around
 MIB = 1024 * 1024
 _DEVICES = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
 # The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
@@ -125,6 +126,18 @@ class Settings(BaseSettings):
         if len(self.default_radii) > self.max_radii:
             raise ValueError("default_radii has more than max_radii entries")
         return self
+
+
+def encoder_settings(model: str | None) -> Settings:
+    """Settings of a command that puts something around an encoder.
+
+    Args:
+        model: as named; None: as the settings say, but the default's encoder for the default.
+    """
+    settings = load_settings(model=model)
+    if settings.model != DEFAULT_MODEL:
+        return settings
+    return settings.model_copy(update={"model": DEFAULT_ENCODER})
 
 
 def load_settings(file: Path | None = None, **overrides: Any) -> Settings:

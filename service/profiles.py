@@ -1,7 +1,7 @@
 """Profiles: what the sampling of a request becomes where the request is silent, by one name.
 
-`balanced` is the operator's own defaults; the others promise less for less, or more for more.
-docs/psm.md has the figures behind the numbers.
+`balanced` is the operator's own defaults; the others are fixed, within the operator's limits. What
+each costs: docs/psm.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -66,6 +66,6 @@ def profile(name: str, settings: Settings) -> Profile:
 
 
 def profiles(settings: Settings) -> Iterator[tuple[str, Profile]]:
-    """All of them, the cheapest first."""
+    """All of them, in the order of `NAMES`."""
     for name in NAMES:
         yield name, profile(name, settings)

@@ -31,7 +31,7 @@ def test_without_a_target_shift_every_sample_is_spent():
     assert profile("balanced", Settings(default_target_shift=None)).target(0.25) is None
 
 
-def test_every_name_is_listed_once_the_cheapest_first():
+def test_every_name_is_listed_once_and_as_shipped_the_cheapest_first():
     found = dict(profiles(Settings()))
 
     assert tuple(found) == NAMES

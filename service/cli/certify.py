@@ -39,7 +39,8 @@ def certify(
     selection_samples: Annotated[int | None, typer.Option(help="Selection samples.")] = None,
     confidence: Annotated[float | None, typer.Option(help="1 - alpha, for each picture.")] = None,
     profile: Annotated[
-        str | None, typer.Option(help="fast, balanced or strong: defaults of all of these.")
+        str | None,
+        typer.Option(help="fast, balanced or strong: defaults of samples, selection and target."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a picture.")] = False,

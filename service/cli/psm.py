@@ -9,7 +9,8 @@ import typer
 def add_psm(
     name: Annotated[str, typer.Argument(help="Name requests will use.")],
     model: Annotated[
-        str | None, typer.Option(help="The encoder: package name, hub id or folder.")
+        str | None,
+        typer.Option(help="The encoder: package name, hub id or folder; else the embedded one."),
     ] = None,
     purifier: Annotated[
         Path | None, typer.Option(help="File, or folder of its training run.", exists=True)
@@ -35,11 +36,11 @@ def add_psm(
 
     It is loaded once, to be sure that it can be served.
     """
-    from service.config import load_settings
+    from service.config import encoder_settings
     from service.models.assembly import Ingredients, assemble
     from service.models.store import stores
 
-    settings = load_settings(model=model)
+    settings = encoder_settings(model)
     ingredients = Ingredients(name, purifier, diffusion, mapper, tuple(sigma or ()), transferred)
     where = store or stores(settings)[-1]
     folder = assemble(settings, ingredients, where)

@@ -16,7 +16,10 @@ Pictures = Annotated[
     list[Path], typer.Argument(help="Photos: files, folders, or .txt lists.", exists=True)
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the run; it is continued if it has begun.")]
-Model = Annotated[str | None, typer.Option(help="Package name, hub id or folder.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="The encoder: package name, hub id or folder. Default: the embedded one."),
+]
 Cutouts = Annotated[
     list[Path] | None,
     typer.Option(help="Pictures with transparency, laid over photos and plain grounds; repeat."),
@@ -65,7 +68,7 @@ def purifier(
 ) -> None:
     """Train the lightweight U-Net in front of an encoder."""
     _needs_accelerate()
-    from service.config import load_settings
+    from service.config import encoder_settings
     from service.models.unet import UNetConfig
     from service.training.loop import Schedule
     from service.training.purifier import PurifierWeights
@@ -76,7 +79,7 @@ def purifier(
     )
     with _Shown(steps) as shown:
         file = train_purifier(
-            load_settings(model=model),
+            encoder_settings(model),
             Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
             UNetConfig(unshuffle, _numbers("--widths", widths), _numbers("--depths", depths)),
@@ -114,7 +117,7 @@ def mapper(
 ) -> None:
     """Train the smoothness mapper behind an encoder, and behind a purifier where there is one."""
     _needs_accelerate()
-    from service.config import load_settings
+    from service.config import encoder_settings
     from service.models.mapper import MapperConfig
     from service.training.loop import Schedule
     from service.training.mapper import MapperWeights
@@ -125,7 +128,7 @@ def mapper(
     )
     with _Shown(steps) as shown:
         file = train_mapper(
-            load_settings(model=model),
+            encoder_settings(model),
             Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
             lambda dimensions: MapperConfig(dimensions, width=width, depth=depth),

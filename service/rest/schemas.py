@@ -153,7 +153,7 @@ class Defaults(Form):
     samples: int
     selection_samples: int
     confidence: float
-    target: Target | None = Field(description="at the default sigma; else radius = sigma/2")
+    target: Target | None = Field(description="at the default sigma; its radius follows sigma")
     timeout_ms: int
 
 

@@ -2,7 +2,7 @@
 
 Scenes and noise of a step depend on the seed and the step alone, so an interrupted run that is
 started again takes the same steps as one that was not. Several processes (`torchrun`)
-divide each batch; averages and checkpoints are the first one's.
+take a batch each in every step; averages and checkpoints are the first one's.
 """
 
 import math
@@ -184,7 +184,8 @@ def _step(
     norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), _GRADIENT_NORM))
     if not math.isfinite(norm):
         raise FloatingPointError(
-            f"step {step} has loss {whole} and a gradient of norm {norm}; lower the learning rate"
+            f"step {step} has loss {whole} and a gradient of norm {norm}; start another run, in"
+            " another folder, with a lower learning rate"
         )
     optimizer.step()
     return whole

@@ -1,5 +1,6 @@
 """A training run from its options: encoder, data and module in, a part's file out."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,6 +57,7 @@ class _Ground:
     validation: torch.Tensor
     copies: Path
     command: str
+    reference: str
 
     @property
     def size(self) -> tuple[int, int]:
@@ -184,6 +186,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         validation.to(model.pipeline.device),
         copies,
         data.command,
+        settings.model,
     )
 
 
@@ -223,7 +226,8 @@ def _run(
         return file  # another process writes it
     training = {
         **task.identity,
-        "command": ground.command,
+        "command": _reproducing(ground),
+        "processes": PartialState().num_processes,
         "steps": state.step,
         "schedule": asdict(schedule),
     }
@@ -233,6 +237,17 @@ def _run(
     if state.history:
         plot(state.history, folder / CURVE_FILE)
     return file
+
+
+def _reproducing(ground: _Ground) -> str:
+    """What was typed, with what it took from elsewhere."""
+    command = ground.command
+    if "--model" not in command:
+        command += f" --model {shlex.quote(ground.reference)}"
+    if (count := PartialState().num_processes) > 1:
+        started = f"torchrun --standalone --nproc-per-node {count} -m service"
+        command = command.replace("fcs", started, 1)
+    return command
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

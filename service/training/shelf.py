@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 4 * 2**30  # in memory
 _MOST_PIXELS = 180_000_000  # of a file; decoded, it needs four bytes for each
+_READER = 2  # raised whenever the same file would be read otherwise
 _LARGE = 16  # times as many pixels as are kept: reading it again would take too long
 
 
@@ -53,7 +55,8 @@ class Shelf:
         return picture
 
     def _from_disk(self, file: Path, mode: str) -> Image.Image:
-        copy = None if self._copies is None else self._copies / self._name(file, mode)
+        copies = self._copies
+        copy = None if copies is None else copies / self._name(file, mode)
         if copy is not None and copy.is_file():
             return _read(copy, mode, self._side)[0]
         picture, pixels = _read(file, mode, self._side)
@@ -63,18 +66,21 @@ class Shelf:
 
     def _keep(self, picture: Image.Image, copy: Path) -> None:
         """A copy saves time and nothing else: without room for it, training goes on."""
+        partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
             picture.save(partial, "PNG", compress_level=1)
             partial.replace(copy)
         except OSError as error:
             _log.warning("small copies of large pictures are not kept: %s", error)
             self._copies = None
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def _name(self, file: Path, mode: str) -> str:
         about = file.stat()
-        told = f"{file.resolve()}\0{about.st_size}\0{about.st_mtime_ns}\0{mode}\0{self._side}"
+        told = f"{file.resolve()}\0{about.st_size}\0{about.st_mtime_ns}"
+        told += f"\0{mode}\0{self._side}\0{_READER}"
         return hashlib.blake2b(told.encode(), digest_size=16).hexdigest() + ".png"
 
 

@@ -6,17 +6,20 @@ names, is on one side.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from service.errors import ConfigurationError
 from service.models.packages import PictureSetRecord
 from service.pictures.folders import picture_files
 
+_log = logging.getLogger(__name__)
+
 _VALIDATION_ONE_IN = 20
-_READ = 65_536  # bytes of a file that tell it from others of its length
 _FETCHED = "set.json"  # what `fcs data fetch` says of a folder
 
 
@@ -30,43 +33,63 @@ class Sources:
     def part(self, validation: bool) -> "Sources":
         """Those that are, or are not, kept for validation; all photos, where that leaves none."""
         photos = tuple(f for f in self.photos if is_for_validation(f) is validation)
+        if not photos and self.photos:
+            what = "kept for validation" if validation else "trained on"
+            _log.warning("too few photos to divide: all of them are %s", what)
         cutouts = tuple(f for f in self.cutouts if is_for_validation(f) is validation)
         return Sources(photos or self.photos, cutouts)
 
 
 def is_for_validation(file: Path) -> bool:
     """The rule that divides files: by a digest of what they hold."""
-    return int.from_bytes(_fingerprint(file)[:8], "little") % _VALIDATION_ONE_IN == 0
+    return int.from_bytes(_digest(file)[:8], "little") % _VALIDATION_ONE_IN == 0
 
 
 def describe(given: Sequence[Path]) -> dict[str, PictureSetRecord]:
-    """What is named on a command line, by its last name: pictures, digest, and where it is from.
+    """What is named on a command line: each folder or list by its name, single files together.
 
     Raises:
-        ConfigurationError: a source without pictures, or two of one name.
+        ConfigurationError: a source without pictures.
     """
     found: dict[str, PictureSetRecord] = {}
-    for source in given:
-        if source.name in found:
-            raise ConfigurationError(f"two picture sources are called {source.name!r}: rename one")
-        files = picture_files([source])
-        whole = hashlib.sha256()
-        for digest in sorted(_fingerprint(file) for file in files):
-            whole.update(digest)
-        told = source / _FETCHED
-        fetched = json.loads(told.read_text(encoding="utf-8")) if told.is_file() else {}
-        found[source.name] = PictureSetRecord(
-            pictures=len(files),
-            sha256=whole.hexdigest(),
-            package=" ".join(fetched[key] for key in ("package", "version") if key in fetched),
-            licence=fetched.get("licence", ""),
-        )
+    whole = {source.resolve() for source in given}
+    files = {source for source in whole if source.is_file() and source.suffix != ".txt"}
+    for source in sorted(whole - files):
+        name = source.name
+        while name in found:
+            name += "'"
+        found[name] = _record(picture_files([source]), _fetched(source))
+    if files:
+        found["files"] = _record(sorted(files), {})
     return found
 
 
+def _record(files: Sequence[Path], fetched: Mapping[str, Any]) -> PictureSetRecord:
+    whole = hashlib.sha256()
+    for digest in sorted(_digest(file) for file in files):
+        whole.update(digest)
+    is_whole = fetched.get("pictures") == len(files)
+    return PictureSetRecord(
+        pictures=len(files),
+        sha256=whole.hexdigest(),
+        package=f"{fetched['package']} {fetched['version']}" if is_whole else "",
+        licence=fetched["licence"] if is_whole else "",
+    )
+
+
+def _fetched(folder: Path) -> dict[str, Any]:
+    """What `fcs data fetch` says of a folder; nothing of any other."""
+    try:
+        told = json.loads((folder / _FETCHED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(told, dict) and told.keys() >= {"package", "version", "licence", "pictures"}
+    return told if known else {}
+
+
 @cache
-def _fingerprint(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        start = opened.read(_READ)
-    length = file.stat().st_size.to_bytes(8, "little")
-    return hashlib.blake2b(length + start, digest_size=16).digest()
+def _digest(file: Path) -> bytes:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

@@ -44,7 +44,7 @@ def test_what_was_trained_on_is_told_by_set(tmp_path):
 
     told = describe([tmp_path / "photos", tmp_path / "fetched"])
 
-    assert [(name, one.pictures) for name, one in told.items()] == [("photos", 3), ("fetched", 2)]
+    assert {name: one.pictures for name, one in told.items()} == {"photos": 3, "fetched": 2}
     assert (told["fetched"].package, told["fetched"].licence) == ("wallpapers 1.2", "MIT")
     assert told["photos"].package == ""
 
@@ -60,8 +60,37 @@ def test_the_digest_of_a_set_follows_its_pictures_and_not_their_names(tmp_path):
     assert one != more
 
 
-def test_two_sets_of_one_name_are_refused(tmp_path):
-    pictures(tmp_path / "a" / "photos", 1)
-    pictures(tmp_path / "b" / "photos", 1)
-    with pytest.raises(ConfigurationError, match="two picture sources are called 'photos'"):
-        describe([tmp_path / "a" / "photos", tmp_path / "b" / "photos"])
+def test_sets_of_one_name_are_told_apart_and_loose_files_are_one_set(tmp_path):
+    one = pictures(tmp_path / "a" / "photos", 1)
+    pictures(tmp_path / "b" / "photos", 2)
+    both = [tmp_path / "a" / "photos", tmp_path / "b" / "photos", tmp_path / "a" / "photos"]
+    told = describe([*both, *one])
+    assert {name: record.pictures for name, record in told.items()} == {
+        "photos": 1,
+        "photos'": 2,
+        "files": 1,
+    }
+
+
+def test_what_a_folder_says_of_itself_is_believed_only_while_it_is_so(tmp_path):
+    pictures(tmp_path / "grown", 3)
+    about = {"package": "wallpapers", "version": "1.2", "licence": "MIT", "pictures": 2}
+    (tmp_path / "grown" / "set.json").write_text(json.dumps(about))
+    pictures(tmp_path / "odd", 1)
+    (tmp_path / "odd" / "set.json").write_text("[1]")
+    for record in describe([tmp_path / "grown", tmp_path / "odd"]).values():
+        assert (record.package, record.licence) == ("", "")
+
+
+def test_pictures_that_begin_alike_are_told_apart(tmp_path):
+    for i in range(100):
+        picture = Image.new("RGB", (200, 200), "white")
+        picture.putpixel((0, 0), (i, 0, 0))  # the last bytes of a BMP
+        picture.save(tmp_path / f"{i}.bmp")
+    whole = Sources(tuple(sorted(tmp_path.iterdir())))
+    assert 0 < len(whole.part(validation=True).photos) < 20
+
+
+def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"gone\.png cannot be read"):
+        Sources((tmp_path / "gone.png",)).part(validation=True)

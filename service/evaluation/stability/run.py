@@ -91,7 +91,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class Ground:
     """The pictures, what the bare encoder says of them, and which are certified."""
 
     pictures: list[NDArray[np.uint8]]
@@ -101,12 +101,13 @@ class _Set:
     gallery: Directions
 
     def prototypes(self, left_out: int) -> Directions | None:
-        """Of every label, without the picture to be labelled; None where that leaves one label."""
+        """Of every label without this picture; None if it is the only one of its label."""
         if self.labels is None:
             return None
-        others = [i for i in range(len(self.pictures)) if i != left_out]
+        others = [i for i in range(len(self.bare)) if i != left_out]
         found = prototypes(self.bare[others], [self.labels[i] for i in others])
-        return found if len(found.names) >= _FEWEST else None
+        scored = self.labels[left_out] in found.names and len(found.names) >= _FEWEST
+        return found if scored else None
 
 
 def evaluate(
@@ -167,7 +168,7 @@ def _read(
     effort: Effort,
     settings: Settings,
     lanes: Lanes,
-) -> _Set:
+) -> Ground:
     found: dict[bytes, tuple[NDArray[np.uint8], str]] = {}
     for file in files:
         x = read_picture(file, model.preprocessing, settings.max_pixels)
@@ -184,7 +185,7 @@ def _read(
     count = min(effort.certified, len(pictures))
     chosen = [round(i) for i in np.linspace(0, len(pictures) - 1, count)] if count else []
     gallery = Directions(tuple(map(str, range(len(pictures)))), bare)
-    return _Set(pictures, bare, labels, chosen, gallery)
+    return Ground(pictures, bare, labels, chosen, gallery)
 
 
 def _label(file: Path, root: Path) -> str:
@@ -194,7 +195,7 @@ def _label(file: Path, root: Path) -> str:
     return inside[0]
 
 
-def _bare_row(ground: _Set) -> Row:
+def _bare_row(ground: Ground) -> Row:
     bare, labels = ground.bare, ground.labels
     label = None
     if labels is not None:
@@ -220,7 +221,7 @@ def _row(
     name: str,
     variant: LoadedModel,
     sigma: float,
-    ground: _Set,
+    ground: Ground,
     effort: Effort,
     lanes: Lanes,
     done: Any,
@@ -253,7 +254,7 @@ def _row(
     )
 
 
-def _certified(found: dict[int, Certified], ground: _Set, effort: Effort) -> dict[str, Any]:
+def _certified(found: dict[int, Certified], ground: Ground, effort: Effort) -> dict[str, Any]:
     epsilons = range(len(effort.epsilons))
     labels = ground.labels
     fields: dict[str, Any] = {

@@ -1183,7 +1183,7 @@ class Defaults(_message.Message):
     def radii(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
     def target(self) -> Global___Target:
-        """At the default sigma; elsewhere its radius is sigma/2."""
+        """At the default sigma; at another its radius is as much larger or smaller."""
 
     def __init__(
         self,

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from service.certificate.labels import Directions
 from service.config import load_settings
 from service.errors import ConfigurationError
 from service.evaluation.stability.measure import Effort, bare_features, smooth
-from service.evaluation.stability.run import evaluate
+from service.evaluation.stability.run import Ground, evaluate
 from service.evaluation.stability.variants import variants
 from service.models.lanes import Lanes
 from tests.evaluation.conftest import picture
@@ -109,10 +110,19 @@ def test_a_picture_is_not_among_those_its_label_is_learned_from(lively_vit, sort
     files = sorted(sorted_photos.rglob("*.png"))
     settings = load_settings(model=str(lively_vit))
     report = evaluate(settings, files, sorted_photos, (0.1,), replace(EFFORT, certified=3))
-    # Without coffee.png there is one label left, so it is not scored; the others have two.
+    # coffee.png is its label's only picture: not scored. The other two are, of three certified.
     bare, smoothed = report.rows
     assert bare.label in {0.0, 0.5, 1.0}
     assert smoothed.label in {0.0, 0.5, 1.0}
+
+
+def test_a_prototype_is_of_the_other_pictures_of_its_label():
+    turned = np.radians([0, 40, 90, 100, 200])
+    bare = np.stack([np.cos(turned), np.sin(turned)], 1)
+    ground = Ground([], bare, ["a", "a", "b", "b", "c"], [], Directions(("0", "1"), bare[:2]))
+    assert ground.prototypes(4) is None
+    without = ground.prototypes(0)
+    np.testing.assert_allclose(without.vectors[without.names.index("a")], bare[1], atol=1e-12)
 
 
 def test_labels_that_cannot_be_told_are_refused(lively_vit, sorted_photos, tmp_path):
