@@ -38,7 +38,7 @@ class Profile:
 
 _OTHERS: Mapping[str, Profile] = {
     "fast": Profile(selection=32, estimation=300, target_shift=0.5, target_bound=0.8),
-    "strong": Profile(selection=300, estimation=4000, target_shift=1.0, target_bound=0.9),
+    "strong": Profile(selection=300, estimation=2000, target_shift=1.0, target_bound=0.9),
 }
 NAMES = ("fast", BALANCED, "strong")
 

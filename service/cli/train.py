@@ -167,7 +167,9 @@ class _Shown:
         if scores is not None:
             self._score = f" · score {scores['score']:.4f}"
             parts = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-            self._progress.console.print(f"step {step}: loss {loss:.4f}  {parts}", highlight=False)
+            self._progress.console.print(
+                f"step {step}: loss {loss:.4f}  {parts}", highlight=False, soft_wrap=True
+            )
         self._progress.update(
             self._task, completed=step, description=f"loss {loss:.4f}{self._score}"
         )

@@ -68,6 +68,7 @@ def write_part(file: Path, part: Part, tensors: Mapping[str, Tensor]) -> None:
     save_file(whole, partial, {"part": part.model_dump_json()})
     with partial.open("rb") as written:
         os.fsync(written.fileno())
+    partial.chmod(0o644)  # who trains need not be who serves
     partial.replace(file)
 
 

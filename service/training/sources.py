@@ -34,8 +34,7 @@ class Sources:
         """Those that are, or are not, kept for validation; all photos, where that leaves none."""
         photos = tuple(f for f in self.photos if is_for_validation(f) is validation)
         if not photos and self.photos:
-            what = "kept for validation" if validation else "trained on"
-            _log.warning("too few photos to divide: all of them are %s", what)
+            _log.warning("too few photos to divide: scores are of photos that are trained on")
         cutouts = tuple(f for f in self.cutouts if is_for_validation(f) is validation)
         return Sources(photos or self.photos, cutouts)
 
