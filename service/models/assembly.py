@@ -151,8 +151,9 @@ def _try(model: LoadedModel) -> None:
 
 def _commands(parts: Mapping[str, Part]) -> Iterator[str]:
     for part in parts.values():
-        if command := part.training.get("command"):
-            yield str(command)
+        told = part.training
+        alone = [told["command"]] if "command" in told else []  # as the first shipped parts tell it
+        yield from map(str, told.get("commands", alone))
 
 
 def _data(parts: Mapping[str, Part]) -> dict[str, PictureSetRecord]:

@@ -33,6 +33,8 @@ class State:
         step: steps done.
         history: a record every validation, oldest first.
         recent: losses of the steps since the last of them.
+        commands: that took its steps, each with the step from which on; one more where the run
+            went on by another.
     """
 
     module: nn.Module
@@ -41,6 +43,7 @@ class State:
     step: int
     history: list[dict[str, Any]]
     recent: list[float]
+    commands: list[tuple[int, str]]
 
 
 def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
@@ -56,6 +59,7 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
         "identity": json.dumps(identity, sort_keys=True),
         "history": json.dumps(state.history),
         "recent": json.dumps(state.recent),
+        "commands": json.dumps(state.commands),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f".{FILE}.*.partial"):  # by a process that was killed
@@ -84,7 +88,8 @@ def restore(folder: Path, state: State, identity: Mapping[str, Any]) -> bool:
         of = json.loads(metadata["identity"])
         step = int(metadata["step"])
         history, recent = json.loads(metadata["history"]), json.loads(metadata["recent"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        commands = [(int(first), str(told)) for first, told in json.loads(metadata["commands"])]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"cannot resume from {file}: {error}") from error
     wanted = json.loads(json.dumps(identity))
     if different := sorted(k for k in of | wanted if of.get(k) != wanted.get(k)):
@@ -106,7 +111,7 @@ def restore(folder: Path, state: State, identity: Mapping[str, Any]) -> bool:
                 "exp_avg": first[name].to(parameter),
                 "exp_avg_sq": second[name].to(parameter),
             }
-    state.step, state.history, state.recent = step, history, recent
+    state.step, state.history, state.recent, state.commands = step, history, recent, commands
     return True
 
 

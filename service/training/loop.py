@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from service.errors import ConfigurationError
 from service.training.checkpoint import State, restore, save
 from service.training.scenes import Scenes, batch
 from service.training.task import Task
@@ -62,7 +63,13 @@ Report = Callable[[int, float, dict[str, float] | None], None]  # step, loss, sc
 
 
 def train(
-    task: Task, scenes: Scenes, schedule: Schedule, folder: Path, on_cpu: bool, report: Report
+    task: Task,
+    scenes: Scenes,
+    schedule: Schedule,
+    folder: Path,
+    on_cpu: bool,
+    report: Report,
+    command: str = "",
 ) -> State | None:
     """Train until the schedule ends or its minutes are over; the last state, which is saved.
 
@@ -75,17 +82,25 @@ def train(
         folder: of the run; it is continued if it has begun.
         on_cpu: though there be a GPU.
         report: told of every step, with scores where they were taken.
+        command: by which it trains from here on, to record.
 
     Raises:
-        ConfigurationError: the folder holds another run.
+        ConfigurationError: the folder holds another run, or more steps of this one.
         FloatingPointError: a gradient is not finite; the last checkpoint is of before.
     """
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="bf16" if schedule.bfloat16 else "no")
     module = task.module.to(accelerator.device)
     optimizer = AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.01)
-    state = State(module, _copy(module), optimizer, 0, [], [])
+    state = State(module, _copy(module), optimizer, 0, [], [], [])
     identity = _identity(task, schedule, accelerator.num_processes)
     restore(folder, state, identity)
+    if state.step > schedule.steps:
+        raise ConfigurationError(
+            f"{folder} holds a run of {state.step} steps already: it goes on with more of them, not"
+            f" with {schedule.steps}"
+        )
+    if state.step < schedule.steps and command not in [told for _, told in state.commands[-1:]]:
+        state.commands.append((state.step, command))
     wrapped, _ = accelerator.prepare(module, optimizer)
     saving = accelerator.is_main_process
     began = time.monotonic()

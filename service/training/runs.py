@@ -220,13 +220,13 @@ def _run(
 ) -> Path:
     scenes = Scenes(ground.sources, ground.size, schedule.seed, ground.copies)
     on_cpu = ground.model.pipeline.device.type == "cpu"
-    state = train(task, scenes, schedule, folder, on_cpu, report)
+    state = train(task, scenes, schedule, folder, on_cpu, report, _reproducing(ground))
     file = folder / name
     if state is None:
         return file  # another process writes it
     training = {
         **task.identity,
-        "command": _reproducing(ground),
+        "commands": [_from(*taken) for taken in state.commands],
         "processes": PartialState().num_processes,
         "steps": state.step,
         "schedule": asdict(schedule),
@@ -248,6 +248,11 @@ def _reproducing(ground: _Ground) -> str:
         started = f"torchrun --standalone --nproc-per-node {count} -m service"
         command = command.replace("fcs", started, 1)
     return command
+
+
+def _from(step: int, command: str) -> str:
+    """A command of a run; one that went on where another had stopped says so."""
+    return f"{command}  # from step {step}" if step else command
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ def state(steps=0):
         module(torch.ones(1, 3)).square().sum().backward()
         optimizer.step()
     average = {name: value.detach() / 2 for name, value in module.named_parameters()}
-    return State(module, average, optimizer, steps, [{"step": steps, "loss": 1.5}], [0.5])
+    return State(
+        module, average, optimizer, steps, [{"step": steps, "loss": 1.5}], [0.5], [(0, "a")]
+    )
 
 
 def test_what_was_saved_is_restored_to_the_last_bit_and_goes_on_alike(tmp_path):
@@ -26,6 +28,7 @@ def test_what_was_saved_is_restored_to_the_last_bit_and_goes_on_alike(tmp_path):
     save(tmp_path, old, IDENTITY)
     assert restore(tmp_path, new, IDENTITY)
     assert (new.step, new.history, new.recent) == (5, old.history, [0.5])
+    assert new.commands == [(0, "a")]
     assert all(torch.equal(new.average[name], value) for name, value in old.average.items())
     for one in (old, new):
         one.optimizer.zero_grad()

@@ -39,7 +39,7 @@ class Scenes:
         return np.full((3, 2, 2), (7 * i) % 256, np.uint8)
 
 
-def run(folder, task=None, steps=12, until=None, **changes):
+def run(folder, task=None, steps=12, until=None, command="first", **changes):
     task = task or Task()
     reports = []
 
@@ -52,7 +52,7 @@ def run(folder, task=None, steps=12, until=None, **changes):
     schedule = Schedule(steps=steps, **{**fields, **changes})
     state = None
     try:
-        state = train(task, Scenes(), schedule, folder, on_cpu=True, report=report)
+        state = train(task, Scenes(), schedule, folder, on_cpu=True, report=report, command=command)
     except KeyboardInterrupt:
         assert until is not None
     return task, reports, state
@@ -97,6 +97,21 @@ def test_a_finished_run_may_go_on_for_longer(tmp_path):
     _, reports, state = run(tmp_path, steps=9)
     assert reports == []
     assert state.step == 9
+
+
+def test_a_run_remembers_every_command_that_took_steps(tmp_path):
+    _, _, state = run(tmp_path, steps=12, until=7, command="twelve")  # its checkpoint is at 5
+    assert state is None
+    run(tmp_path, steps=12, command="twelve")
+    run(tmp_path, steps=12, command="none to take")
+    _, _, state = run(tmp_path, steps=14, command="fourteen")
+    assert state.commands == [(0, "twelve"), (12, "fourteen")]
+
+
+def test_a_run_is_not_shortened(tmp_path):
+    run(tmp_path, steps=6)
+    with pytest.raises(ConfigurationError, match="holds a run of 6 steps already"):
+        run(tmp_path, steps=5)
 
 
 def test_another_run_does_not_overwrite_this_one(tmp_path):

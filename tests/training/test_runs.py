@@ -79,7 +79,9 @@ def test_a_run_leaves_weights_scores_and_a_curve(trained):
     assert part.training["steps"] == 8
     assert 0 < part.training["scores"]["cos@0.25"] <= 1
     assert part.training["data"]["photos"]["pictures"] == 6
-    assert part.training["command"].startswith("fcs train purifier ")
+    assert [told.split()[:3] for told in part.training["commands"]] == [
+        ["fcs", "train", "purifier"]
+    ]
     assert sum(p.abs().sum() for p in module.head.parameters()) > 0
     with Image.open(trained / "p" / "curve.png") as curve:
         assert curve.size[0] > 300
