@@ -40,6 +40,9 @@ def main() -> None:
     except ConfigurationError as error:
         sys.stderr.write(f"fcs: {error}\n")
         sys.exit(2)
+    except (FloatingPointError, OSError) as error:
+        sys.stderr.write(f"fcs: {error}\n")
+        sys.exit(1)
     except ServiceError as error:
         sys.stderr.write(f"fcs: {error.message}\n")
         sys.exit(1)

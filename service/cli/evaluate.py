@@ -1,6 +1,7 @@
 """`fcs evaluate stability`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,8 @@ def stability(
     from service.evaluation.stability.run import evaluate
     from service.pictures.folders import evenly, picture_files
 
+    if plot is not None:
+        _can_be_drawn(plot)
     root = None
     if labels:
         if len(pictures) != 1 or not pictures[0].is_dir():
@@ -57,6 +60,19 @@ def stability(
     )
     report = evaluate(load_settings(model=model), files, root, tuple(sigma or ()), effort)
     show(report)
+    typer.echo(json.dumps(report.as_json(), allow_nan=False))
     if plot is not None:
         draw(report, plot)
-    typer.echo(json.dumps(report.as_json()))
+
+
+def _can_be_drawn(file: Path) -> None:
+    """Before an hour of measuring, not after it."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    from service.errors import ConfigurationError
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if file.suffix.removeprefix(".") not in known:
+        raise ConfigurationError(f"--plot {file}: the ending is one of {', '.join(sorted(known))}")
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigurationError(f"--plot {file} cannot be written")

@@ -31,8 +31,10 @@ Sigma = Annotated[
 Steps = Annotated[int, typer.Option(min=1, help="Of the optimizer, in all.")]
 Batch = Annotated[int, typer.Option(min=1, help="Scenes of a forward pass.")]
 Accumulate = Annotated[int, typer.Option(min=1, help="Forward passes of a step.")]
-LearningRate = Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of scenes, noise and first weights.")]
+LearningRate = Annotated[float, typer.Option(min=1e-9, max=1, help="Of AdamW, at its highest.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**63 - 1, help="Of scenes, noise and first weights.")
+]
 Minutes = Annotated[
     float | None, typer.Option(min=0.01, help="Stop after so long; the same command goes on.")
 ]
@@ -69,6 +71,7 @@ def purifier(
     """Train the lightweight U-Net in front of an encoder."""
     _needs_accelerate()
     from service.config import encoder_settings
+    from service.errors import ConfigurationError
     from service.models.unet import UNetConfig
     from service.training.loop import Schedule
     from service.training.purifier import PurifierWeights
@@ -77,18 +80,23 @@ def purifier(
     schedule = Schedule(
         steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
     )
+    levels = _numbers("--widths", widths), _numbers("--depths", depths)
+    try:
+        shape = UNetConfig(unshuffle, *levels)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     with _Shown(steps) as shown:
         file = train_purifier(
             encoder_settings(model),
             Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
-            UNetConfig(unshuffle, _numbers("--widths", widths), _numbers("--depths", depths)),
+            shape,
             PurifierWeights(diffusion, robustness, distance),
             schedule,
             out,
             shown.report,
         )
-    typer.echo(f"wrote {file}")
+    shown.end(file)
 
 
 @app.command("mapper")
@@ -99,6 +107,9 @@ def mapper(
     purifier: Annotated[
         Path | None, typer.Option(help="The purifier it will serve behind: file, or its run.")
     ] = None,
+    transferred: Annotated[
+        bool, typer.Option(help="The purifier was trained for another encoder, on purpose.")
+    ] = False,
     cutouts: Cutouts = None,
     sigma: Sigma = None,
     steps: Steps = 4_000,
@@ -137,8 +148,9 @@ def mapper(
             out,
             shown.report,
             purifier,
+            transferred,
         )
-    typer.echo(f"wrote {file}")
+    shown.end(file)
 
 
 class _Shown:
@@ -154,6 +166,7 @@ class _Shown:
         self._progress = Progress(*columns, console=Console(stderr=True))
         self._task = self._progress.add_task("training", total=steps)
         self._score = ""
+        self._steps, self._done = steps, steps
 
     def __enter__(self) -> "_Shown":
         self._progress.start()
@@ -170,9 +183,16 @@ class _Shown:
             self._progress.console.print(
                 f"step {step}: loss {loss:.4f}  {parts}", highlight=False, soft_wrap=True
             )
+        self._done = step
         self._progress.update(
             self._task, completed=step, description=f"loss {loss:.4f}{self._score}"
         )
+
+    def end(self, file: Path) -> None:
+        """Say on standard output what came of it."""
+        typer.echo(f"wrote {file}")
+        if self._done < self._steps:
+            typer.echo(f"stopped at step {self._done} of {self._steps}: the same command goes on")
 
 
 def _command() -> str:
@@ -200,6 +220,6 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     from service.errors import ConfigurationError
 
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) for part in parts):
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise ConfigurationError(f"{option} {text!r}: write whole numbers, as in 24,48,96")
     return tuple(int(part) for part in parts)

@@ -11,6 +11,8 @@ from typing import Any
 from service.datasets.archives import members
 from service.datasets.sets import PictureSet
 from service.errors import ConfigurationError
+from service.pictures.contents import set_digest
+from service.pictures.folders import picture_files
 
 _DONE = "set.json"
 
@@ -48,7 +50,8 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
             count += 1
         if not count:
             raise ConfigurationError(f"{package.name} holds none of the pictures of {wanted.name}")
-        (unpacked / _DONE).write_text(json.dumps({**about, "pictures": count}, indent=2) + "\n")
+        told = {**about, "pictures": count, "contents": set_digest(picture_files([unpacked]))}
+        (unpacked / _DONE).write_text(json.dumps(told, indent=2) + "\n")
         if target.exists():
             target.replace(Path(scratch) / "before")
         unpacked.replace(target)
@@ -61,7 +64,9 @@ def _is_there(target: Path, about: dict[str, Any]) -> bool:
         found = json.loads((target / _DONE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found == {**about, "pictures": found.get("pictures")}
+    if not isinstance(found, dict) or "contents" not in found:
+        return False
+    return {name: found.get(name) for name in about} == about
 
 
 def _download(wanted: PictureSet, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """A new package from an encoder's and its trained purifier and mapper."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from service.models.packages import (
 )
 from service.models.psm import Expected, Part, check, read_part
 from service.models.store import load_model, resolve, stores
+
+_log = logging.getLogger(__name__)
 
 _PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
 _KINDS = {_PURIFIER: "unet", _MAPPER: "mapper"}
@@ -76,13 +79,14 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
     }
     parts = {name: read_part(file) for name, file in files.items()}
     sigmas = wanted.sigmas or _common(base, parts)
-    expected = Expected(
-        base.encoder.sha256, sigmas, base.preprocessing.value().size, wanted.transferred
-    )
+    expected = Expected(base.encoder.sha256, sigmas, base.preprocessing.value(), wanted.transferred)
     for name, part in parts.items():
         if part.kind != _KINDS[name]:
             raise ConfigurationError(f"{files[name]} holds a {part.kind}, not a {_KINDS[name]}")
         check(files[name], part, expected)
+        done, planned = (part.training.get(told, 0) for told in ("steps", "planned_steps"))
+        if done < planned:
+            _log.warning("%s was stopped at step %d of %d", files[name], done, planned)
     behind = sha256(files[_PURIFIER]) if _PURIFIER in files else None
     if _MAPPER in parts and parts[_MAPPER].purifier != behind:
         raise ConfigurationError(
@@ -142,7 +146,10 @@ def _try(model: LoadedModel) -> None:
     """One grey picture at every level."""
     grey = torch.full((1, 3, *model.preprocessing.size), 128.0)
     for sigma in model.sigmas:
-        features = model.pipeline.features(grey, torch.tensor([sigma]))
+        try:
+            features = model.pipeline.features(grey, torch.tensor([sigma]))
+        except Exception as error:  # whatever code of others raises on shapes it does not expect
+            raise ConfigurationError(f"{model.name} cannot be computed: {error}") from error
         if not torch.isfinite(features).all():
             raise ConfigurationError(
                 f"{model.name} gives features that are not finite at sigma {sigma:g}"

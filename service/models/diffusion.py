@@ -110,6 +110,8 @@ def load_diffusion(folder: Path) -> DiffusionPurifier:
             output_loading_info=True,
         )
         settings = {} if schedule is None else json.loads(schedule.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise ConfigurationError(f"{schedule} holds no JSON object")
         if settings.get("_class_name", _SCHEDULERS[0]) not in _SCHEDULERS:
             raise ConfigurationError(
                 f"{schedule}: a {settings['_class_name']} is no schedule of DDPM's kind; supported"
@@ -132,7 +134,7 @@ def load_diffusion(folder: Path) -> DiffusionPurifier:
             f"{folder}: {config.in_channels} channels in and {config.out_channels} out; a purifier"
             " of pictures has 3 in and 3 out, or 6 with a learned variance"
         )
-    if config.num_class_embeds is not None:
+    if config.class_embed_type is not None or config.num_class_embeds is not None:
         raise ConfigurationError(f"{folder}: a class-conditional model has no place here")
     if config.time_embedding_type != "positional" or config.center_input_sample:
         raise ConfigurationError(f"{folder}: only models that are told a time step are supported")
@@ -153,6 +155,11 @@ def diffusion_digest(folder: Path) -> str:
     files = sorted([*weights.glob("*.safetensors"), weights / "config.json"])
     if not any(file.suffix == ".safetensors" for file in files):
         raise ConfigurationError(f"{weights} holds no .safetensors weights; others are refused")
+    if index := sorted(weights.glob("*.safetensors.index.json")):
+        raise ConfigurationError(
+            f"{index[0]}: weights in several files are not supported, one file is what the digest"
+            " speaks of"
+        )
     if not (weights / "config.json").is_file():
         raise ConfigurationError(f"{weights} holds no config.json")
     whole = hashlib.sha256()

@@ -74,7 +74,7 @@ class LoadedModel:
             sigmas=self.sigmas,
             space=self.space,
             device=str(self.pipeline.device),
-            platform=describe(self.pipeline.device.type),
+            platform=describe(self.pipeline.device.type, self.pipeline),
             dtype=_name(self.pipeline.dtype),
             memory_format=_name(self.pipeline.memory_format),
             batch_size=self.batch_size,

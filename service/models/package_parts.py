@@ -27,8 +27,8 @@ def load_parts(
     """
     if (psm := manifest.psm) is None:
         return None, None
-    size = manifest.preprocessing.value().size
-    expected = Expected(manifest.encoder.sha256, manifest.sigmas, size, psm.transferred)
+    pixels = manifest.preprocessing.value()
+    expected = Expected(manifest.encoder.sha256, manifest.sigmas, pixels, psm.transferred)
     purifier: Purifier | None = None
     mapper: Mapper | None = None
     digest = None if psm.purifier is None else psm.purifier.sha256

@@ -22,6 +22,7 @@ from service.errors import ConfigurationError
 from service.models.mapper import Mapper, MapperConfig
 from service.models.purifier import Purifier
 from service.models.unet import UNet, UNetConfig
+from service.types import Preprocessing
 
 Kind = Literal["unet", "mapper"]
 
@@ -36,6 +37,7 @@ class Part(BaseModel):
         purifier: digest of the purifier's file, of a mapper that was trained behind one.
         sigmas: noise levels it was trained for, RGB in [0, 1].
         size: (H, W) of the pictures.
+        mean, std: by which the encoder normalises them; None in the first files of this program.
         training: how it came about: seed, steps, data, losses, scores.
     """
 
@@ -47,6 +49,8 @@ class Part(BaseModel):
     purifier: str | None = None
     sigmas: tuple[float, ...]
     size: tuple[int, int]
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     training: dict[str, Any]
 
 
@@ -56,7 +60,7 @@ class Expected:
 
     encoder: str
     sigmas: tuple[float, ...]
-    size: tuple[int, int]
+    pixels: Preprocessing
     transferred: bool = False
 
 
@@ -91,17 +95,25 @@ def check(file: Path, part: Part, expected: Expected) -> None:
     """Refuse a part that was made for something else.
 
     Raises:
-        ConfigurationError: for another encoder, picture size or noise level.
+        ConfigurationError: for another encoder, normalisation, picture size or noise level.
     """
     if part.encoder != expected.encoder and not expected.transferred:
         raise ConfigurationError(
             f"{file} was trained for an encoder with digest {part.encoder}, this one has"
             f" {expected.encoder}; a transfer must be declared (`transferred`)"
         )
-    if part.size != expected.size:
+    pixels = expected.pixels
+    normalised = (part.mean or pixels.mean, part.std or pixels.std)
+    if normalised != (pixels.mean, pixels.std) and not expected.transferred:
+        raise ConfigurationError(
+            f"{file} was trained for an encoder that normalises pixels by mean and std"
+            f" {normalised[0]}, {normalised[1]}, this one by {pixels.mean}, {pixels.std};"
+            " a transfer must be declared (`transferred`)"
+        )
+    if part.size != pixels.size:
         raise ConfigurationError(
             f"{file} was trained on pictures of {_by(part.size)}, this model's are"
-            f" {_by(expected.size)}"
+            f" {_by(pixels.size)}"
         )
     if untrained := [f"{s:g}" for s in expected.sigmas if s not in part.sigmas]:
         raise ConfigurationError(

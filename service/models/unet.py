@@ -35,6 +35,18 @@ class UNetConfig:
     depths: tuple[int, ...] = (1, 1, 1, 2)
     embedding: int = 64
 
+    def __post_init__(self) -> None:
+        """Refuse what no network has.
+
+        Raises:
+            ValueError: not one depth for each width.
+        """
+        if len(self.widths) != len(self.depths):
+            raise ValueError(
+                f"{len(self.widths)} widths and {len(self.depths)} depths: each level has one of"
+                " both"
+            )
+
 
 class UNet(Purifier):
     """Convolutions only: no attention, no normalisation, skips added, not concatenated."""

@@ -6,12 +6,14 @@ metadata   step, and what the run is (compared when it is resumed) and has been,
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,6 +22,25 @@ from torch.optim import AdamW
 from service.errors import ConfigurationError
 
 FILE = "checkpoint.safetensors"
+_LOCK = ".lock"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """The folder of a run, for this process alone.
+
+    Raises:
+        ConfigurationError: another process trains in it, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, blocking=False).acquire()
+    except Timeout as error:
+        raise ConfigurationError(f"another process trains in {folder} already") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {folder}: {error.strerror or error}") from error
+    with lock:
+        yield
 
 
 @dataclass(slots=True)
@@ -47,7 +68,11 @@ class State:
 
 
 def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
-    """Replace the folder's checkpoint."""
+    """Replace the checkpoint of a folder, which is there and is `held`.
+
+    Raises:
+        ConfigurationError: it cannot be written; the one before is still there.
+    """
     tensors = {f"module.{name}": value for name, value in state.module.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for name, parameter in state.module.named_parameters():
@@ -61,15 +86,17 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
         "recent": json.dumps(state.recent),
         "commands": json.dumps(state.commands),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{FILE}.*.partial"):  # by a process that was killed
-        left.unlink(missing_ok=True)
     partial = folder / f".{FILE}.{os.getpid()}.partial"
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(whole, partial, metadata)
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    partial.replace(folder / FILE)
+    try:
+        for left in folder.glob(f".{FILE}.*.partial"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        save_file(whole, partial, metadata)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(folder / FILE)
+    except (OSError, SafetensorError) as error:
+        raise ConfigurationError(f"cannot write {folder / FILE}: {error}") from error
 
 
 def restore(folder: Path, state: State, identity: Mapping[str, Any]) -> bool:

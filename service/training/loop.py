@@ -79,7 +79,7 @@ def train(
         task: what is trained, and for what; its module and pipeline on `training_device`.
         scenes: to train on.
         schedule: how long.
-        folder: of the run; it is continued if it has begun.
+        folder: of the run, which is there; it is continued if it has begun.
         on_cpu: though there be a GPU.
         report: told of every step, with scores where they were taken.
         command: by which it trains from here on, to record.
@@ -92,8 +92,8 @@ def train(
     module = task.module.to(accelerator.device)
     optimizer = AdamW(module.parameters(), schedule.learning_rate, weight_decay=0.01)
     state = State(module, _copy(module), optimizer, 0, [], [], [])
-    identity = _identity(task, schedule, accelerator.num_processes)
-    restore(folder, state, identity)
+    of = identity(task, schedule, accelerator.num_processes)
+    restore(folder, state, of)
     if state.step > schedule.steps:
         raise ConfigurationError(
             f"{folder} holds a run of {state.step} steps already: it goes on with more of them, not"
@@ -120,7 +120,7 @@ def train(
         if saving:
             report(state.step, loss, scores)
             if last or state.step % schedule.save_every == 0:
-                save(folder, state, identity)
+                save(folder, state, of)
         if last:
             break
     accelerator.wait_for_everyone()
@@ -160,7 +160,7 @@ def _over(schedule: Schedule, began: float, accelerator: Accelerator) -> bool:
     return bool(agreed > 0)
 
 
-def _identity(task: Task, schedule: Schedule, processes: int) -> dict[str, Any]:
+def identity(task: Task, schedule: Schedule, processes: int) -> dict[str, Any]:
     """What may not change when a run goes on; that it goes on for longer may."""
     return {
         **task.identity,

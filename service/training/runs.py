@@ -1,7 +1,8 @@
 """A training run from its options: encoder, data and module in, a part's file out."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,21 @@ from service.models.distributions import sha256
 from service.models.gradients import quicken
 from service.models.loaded import LoadedModel
 from service.models.mapper import Mapper, MapperConfig
-from service.models.psm import Expected, Part, check, config_of, load_unet, write_part
+from service.models.psm import (
+    Expected,
+    Kind,
+    Part,
+    check,
+    config_of,
+    load_unet,
+    read_part,
+    write_part,
+)
 from service.models.store import load_model, resolve
 from service.models.unet import UNet, UNetConfig
-from service.pictures.folders import picture_files
+from service.training.checkpoint import State, held
 from service.training.curve import plot
-from service.training.loop import Report, Schedule, train
+from service.training.loop import Report, Schedule, identity, train
 from service.training.mapper import MapperTask, MapperWeights
 from service.training.purifier import PurifierTask, PurifierWeights
 from service.training.scenes import Scenes, batch
@@ -58,13 +68,35 @@ class _Ground:
     copies: Path
     command: str
     reference: str
+    pictures: dict[str, str]
 
     @property
     def size(self) -> tuple[int, int]:
         return self.model.preprocessing.size
 
     def about(self, **more: Any) -> dict[str, Any]:
-        return {"encoder": self.encoder, "data": self.data, "size": list(self.size), **more}
+        """What makes this run this run, but for the module, its losses and the schedule."""
+        preprocessing = asdict(self.model.preprocessing)
+        return {
+            "encoder": self.encoder,
+            "preprocessing": _plain(preprocessing),
+            "pictures": self.pictures,
+            **more,
+        }
+
+    def part(self, kind: Kind, config: dict[str, Any], purifier: str | None = None) -> Part:
+        """What the file of a module says before it is trained."""
+        return Part(
+            kind=kind,
+            config=config,
+            encoder=self.encoder,
+            purifier=purifier,
+            sigmas=tuple(sorted(set(self.sigmas))),
+            size=self.size,
+            mean=self.model.preprocessing.mean,
+            std=self.model.preprocessing.std,
+            training={},
+        )
 
 
 def train_purifier(
@@ -93,14 +125,7 @@ def train_purifier(
         weights,
         ground.about(kind="unet", config=_plain(asdict(config))),
     )
-    part = Part(
-        kind="unet",
-        config=config_of(module),
-        encoder=ground.encoder,
-        sigmas=tuple(sorted(set(ground.sigmas))),
-        size=ground.size,
-        training={},
-    )
+    part = ground.part("unet", config_of(module))
     return _run(ground, task, part, schedule, folder, PURIFIER_FILE, report)
 
 
@@ -114,6 +139,7 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
     folder: Path,
     report: Report,
     purifier: Path | None,
+    transferred: bool = False,
 ) -> Path:
     """Train, or go on training, a mapper for the settings' model; its file, written anew.
 
@@ -121,6 +147,7 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
         settings, data, sigmas, weights, schedule, folder, report: as for the purifier.
         config: of the mapper, for features of so many dimensions.
         purifier: file of the purifier that it will serve behind, or the folder of its run.
+        transferred: the purifier was trained for another encoder, on purpose.
 
     Raises:
         ConfigurationError: as for the purifier, or a purifier of another encoder.
@@ -130,7 +157,8 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
     if purifier is not None:
         purifier = purifier / PURIFIER_FILE if purifier.is_dir() else purifier
         unet, of = load_unet(purifier)
-        check(purifier, of, Expected(ground.encoder, ground.sigmas, ground.size))
+        pixels = ground.model.preprocessing
+        check(purifier, of, Expected(ground.encoder, ground.sigmas, pixels, transferred))
         digest = sha256(purifier)
         device = ground.model.pipeline.device
         unet.eval().requires_grad_(False).to(device)
@@ -146,15 +174,7 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
         weights,
         ground.about(kind="mapper", config=_plain(asdict(module.config)), purifier=digest),
     )
-    part = Part(
-        kind="mapper",
-        config=config_of(module),
-        encoder=ground.encoder,
-        purifier=digest,
-        sigmas=tuple(sorted(set(ground.sigmas))),
-        size=ground.size,
-        training={},
-    )
+    part = ground.part("mapper", config_of(module), digest)
     return _run(ground, task, part, schedule, folder, MAPPER_FILE, report)
 
 
@@ -171,7 +191,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
     wanted = tuple(sigmas) or manifest.sigmas
     if not all(0 < sigma <= 16 for sigma in wanted):
         raise ConfigurationError(f"sigmas {wanted}: each must be in (0, 16]")
-    whole = Sources(tuple(picture_files(data.photos)), tuple(picture_files(data.cutouts)))
+    whole = Sources.of(data.photos, data.cutouts)
     told = describe((*data.photos, *data.cutouts))
     size = model.preprocessing.size
     copies = settings.cache_dir / _COPIES
@@ -187,6 +207,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
         copies,
         data.command,
         settings.model,
+        whole.identity(),
     )
 
 
@@ -218,25 +239,37 @@ def _run(
     name: str,
     report: Report,
 ) -> Path:
+    file = folder / name
     scenes = Scenes(ground.sources, ground.size, schedule.seed, ground.copies)
     on_cpu = ground.model.pipeline.device.type == "cpu"
-    state = train(task, scenes, schedule, folder, on_cpu, report, _reproducing(ground))
-    file = folder / name
-    if state is None:
-        return file  # another process writes it
-    training = {
-        **task.identity,
-        "commands": [_from(*taken) for taken in state.commands],
-        "processes": PartialState().num_processes,
-        "steps": state.step,
-        "schedule": asdict(schedule),
-    }
-    if state.history:
-        training["scores"] = state.history[-1]
-    write_part(file, part.model_copy(update={"training": training}), state.average)
-    if state.history:
-        plot(state.history, folder / CURVE_FILE)
+    writes = PartialState().is_main_process
+    with held(folder) if writes else nullcontext():
+        state = train(task, scenes, schedule, folder, on_cpu, report, _reproducing(ground))
+        if state is None:
+            return file  # another process writes it
+        run = {
+            **identity(task, schedule, PartialState().num_processes),
+            "commands": list(_told(state, schedule)),
+            "steps": state.step,
+            "planned_steps": schedule.steps,
+        }
+        training = {**run, "data": ground.data}
+        if state.history:
+            training["scores"] = state.history[-1]
+            plot(state.history, folder / CURVE_FILE)
+        if not _holds(file, part, run):
+            write_part(file, part.model_copy(update={"training": training}), state.average)
     return file
+
+
+def _holds(file: Path, part: Part, run: Mapping[str, Any]) -> bool:
+    """Whether the file is of these very steps: what refers to it by its digest goes on doing so."""
+    try:
+        found = read_part(file)
+    except ConfigurationError:
+        return False
+    same = found.model_copy(update={"training": {}}) == part
+    return same and {name: found.training.get(name) for name in run} == run
 
 
 def _reproducing(ground: _Ground) -> str:
@@ -250,9 +283,14 @@ def _reproducing(ground: _Ground) -> str:
     return command
 
 
-def _from(step: int, command: str) -> str:
-    """A command of a run; one that went on where another had stopped says so."""
-    return f"{command}  # from step {step}" if step else command
+def _told(state: State, schedule: Schedule) -> Iterator[str]:
+    """Commands of a run; those that went on where another had stopped, or stopped early, say so."""
+    last = len(state.commands) - 1
+    for i, (first, command) in enumerate(state.commands):
+        said = [f"from step {first}"] if first else []
+        if i == last and state.step < schedule.steps:
+            said.append(f"stopped at step {state.step} of {schedule.steps}")
+        yield f"{command}  # {', '.join(said)}" if said else command
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

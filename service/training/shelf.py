@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _KEPT_BYTES = 4 * 2**30  # in memory
 _MOST_PIXELS = 180_000_000  # of a file; decoded, it needs four bytes for each
+_OLD_SECONDS = 3600
 _READER = 2  # raised whenever the same file would be read otherwise
 _LARGE = 16  # times as many pixels as are kept: reading it again would take too long
 
@@ -31,6 +33,9 @@ class Shelf:
 
     def __init__(self, side: int, copies: Path | None = None) -> None:
         self._side, self._copies = side, copies
+        for left in () if copies is None else copies.glob("*.partial"):
+            if _is_old(left):  # of a process that was killed
+                left.unlink(missing_ok=True)
         self._lock = threading.Lock()
         self._pictures: OrderedDict[tuple[Path, str], Image.Image] = OrderedDict()
         self._bytes = 0
@@ -58,7 +63,10 @@ class Shelf:
         copies = self._copies
         copy = None if copies is None else copies / self._name(file, mode)
         if copy is not None and copy.is_file():
-            return _read(copy, mode, self._side)[0]
+            try:
+                return _read(copy, mode, self._side)[0]
+            except ConfigurationError as error:
+                _log.warning("made anew: %s", error)
         picture, pixels = _read(file, mode, self._side)
         if copy is not None and pixels > _LARGE * self._side**2:
             self._keep(picture, copy)
@@ -69,7 +77,10 @@ class Shelf:
         partial = copy.with_suffix(f".{os.getpid()}-{threading.get_ident()}.partial")
         try:
             copy.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(partial, "PNG", compress_level=1)
+            with partial.open("wb") as written:
+                picture.save(written, "PNG", compress_level=1)
+                written.flush()
+                os.fsync(written.fileno())
             partial.replace(copy)
         except OSError as error:
             _log.warning("small copies of large pictures are not kept: %s", error)
@@ -100,6 +111,13 @@ def _read(file: Path, mode: str, side: int) -> tuple[Image.Image, int]:
         size = round(picture.width * shrink), round(picture.height * shrink)
         picture = picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     return picture, pixels
+
+
+def _is_old(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime > _OLD_SECONDS
+    except OSError:
+        return False
 
 
 def _bytes(picture: Image.Image) -> int:

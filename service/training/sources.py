@@ -1,20 +1,18 @@
 """Which pictures are trained on, which are kept for validation, and what to call them all.
 
-Files are divided, and told apart, by what they hold: the same picture in two folders, or under two
-names, is on one side.
+Files are divided, ordered and told apart by what they hold: the same picture in two folders, or
+under two names, is one picture.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from service.errors import ConfigurationError
 from service.models.packages import PictureSetRecord
+from service.pictures.contents import content_digest, distinct, set_digest
 from service.pictures.folders import picture_files
 
 _log = logging.getLogger(__name__)
@@ -30,6 +28,19 @@ class Sources:
     photos: tuple[Path, ...]
     cutouts: tuple[Path, ...] = ()
 
+    @classmethod
+    def of(cls, photos: Sequence[Path], cutouts: Sequence[Path] = ()) -> "Sources":
+        """Below folders, in lists, and as named; the same whatever they are called.
+
+        Raises:
+            ConfigurationError: a source without pictures.
+        """
+        return cls(distinct(picture_files(photos)), distinct(picture_files(cutouts)))
+
+    def identity(self) -> dict[str, str]:
+        """Digests of both kinds."""
+        return {"photos": set_digest(self.photos), "cutouts": set_digest(self.cutouts)}
+
     def part(self, validation: bool) -> "Sources":
         """Those that are, or are not, kept for validation; all photos, where that leaves none."""
         photos = tuple(f for f in self.photos if is_for_validation(f) is validation)
@@ -41,7 +52,7 @@ class Sources:
 
 def is_for_validation(file: Path) -> bool:
     """The rule that divides files: by a digest of what they hold."""
-    return int.from_bytes(_digest(file)[:8], "little") % _VALIDATION_ONE_IN == 0
+    return int.from_bytes(content_digest(file)[:8], "little") % _VALIDATION_ONE_IN == 0
 
 
 def describe(given: Sequence[Path]) -> dict[str, PictureSetRecord]:
@@ -64,15 +75,13 @@ def describe(given: Sequence[Path]) -> dict[str, PictureSetRecord]:
 
 
 def _record(files: Sequence[Path], fetched: Mapping[str, Any]) -> PictureSetRecord:
-    whole = hashlib.sha256()
-    for digest in sorted(_digest(file) for file in files):
-        whole.update(digest)
-    is_whole = fetched.get("pictures") == len(files)
+    digest = set_digest(files)
+    as_fetched = fetched.get("contents") == digest
     return PictureSetRecord(
         pictures=len(files),
-        sha256=whole.hexdigest(),
-        package=f"{fetched['package']} {fetched['version']}" if is_whole else "",
-        licence=fetched["licence"] if is_whole else "",
+        sha256=digest,
+        package=f"{fetched['package']} {fetched['version']}" if as_fetched else "",
+        licence=fetched["licence"] if as_fetched else "",
     )
 
 
@@ -82,13 +91,5 @@ def _fetched(folder: Path) -> dict[str, Any]:
         told = json.loads((folder / _FETCHED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(told, dict) and told.keys() >= {"package", "version", "licence", "pictures"}
+    known = isinstance(told, dict) and told.keys() >= {"package", "version", "licence", "contents"}
     return told if known else {}
-
-
-@cache
-def _digest(file: Path) -> bytes:
-    try:
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error

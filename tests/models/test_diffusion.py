@@ -126,6 +126,7 @@ def test_weights_in_bfloat16_keep_the_schedule_exact(tmp_path):
     [
         ({"in_channels": 1, "out_channels": 1}, "1 channels in"),
         ({"num_class_embeds": 10}, "class-conditional"),
+        ({"class_embed_type": "timestep"}, "class-conditional"),
     ],
 )
 def test_a_model_that_is_no_purifier_of_pictures_is_refused(tmp_path, changes, reason):
@@ -144,6 +145,21 @@ def test_the_digest_follows_the_schedule_as_well_as_the_weights(tmp_path):
     assert diffusion_digest(written(tmp_path / "b", DDPMScheduler())) == before
     DDPMScheduler(prediction_type="sample").save_pretrained(folder / "scheduler")
     assert diffusion_digest(folder) != before
+
+
+def test_a_folder_whose_index_names_other_weights_is_refused(tmp_path):
+    folder = written(tmp_path)
+    index = {"metadata": {}, "weight_map": {"conv_in.weight": "another.safetensors"}}
+    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigurationError, match="weights in several files"):
+        diffusion_digest(folder)
+
+
+def test_a_schedule_that_is_no_object_is_refused(tmp_path):
+    folder = written(tmp_path, DDPMScheduler())
+    (folder / "scheduler" / "scheduler_config.json").write_text("[1]")
+    with pytest.raises(ConfigurationError, match="holds no JSON object"):
+        load_diffusion(folder)
 
 
 def test_a_schedule_of_a_neighbour_is_not_taken_for_its_own(tmp_path):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,9 +14,11 @@ from service.models.psm import (
     read_part,
     write_part,
 )
+from service.types import Preprocessing
 from tests.models.parts import small_mapper, small_unet
 
 ENCODER = "a" * 64
+PIXELS = Preprocessing((16, 16), None, "bicubic", (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 def part(module, kind, **changes):
@@ -24,6 +28,8 @@ def part(module, kind, **changes):
         "encoder": ENCODER,
         "sigmas": (0.1, 0.25),
         "size": (16, 16),
+        "mean": PIXELS.mean,
+        "std": PIXELS.std,
         "training": {"steps": 3},
     }
     return Part(**{**fields, **changes})
@@ -60,19 +66,24 @@ def test_a_mapper_is_read_back(tmp_path):
     ("changes", "reason"),
     [
         ({"encoder": "b" * 64}, "trained for an encoder with digest"),
-        ({"size": (32, 16)}, "pictures of 16 x 16, this model's are 32 x 16"),
+        ({"pixels": replace(PIXELS, std=(1.0, 1.0, 1.0))}, "normalises pixels by mean and std"),
+        (
+            {"pixels": replace(PIXELS, resize=(32, 16))},
+            "pictures of 16 x 16, this model's are 32 x 16",
+        ),
         ({"sigmas": (0.1, 0.5)}, "not trained for sigma 0.5; it was for 0.1, 0.25"),
     ],
 )
 def test_a_part_serves_nothing_but_what_it_was_trained_for(unet_file, changes, reason):
-    fitting = {"encoder": ENCODER, "sigmas": (0.25,), "size": (16, 16)}
+    fitting = {"encoder": ENCODER, "sigmas": (0.25,), "pixels": PIXELS}
     check(unet_file, read_part(unet_file), Expected(**fitting))
     with pytest.raises(ConfigurationError, match=reason):
         check(unet_file, read_part(unet_file), Expected(**{**fitting, **changes}))
 
 
 def test_a_transfer_to_another_encoder_can_be_declared(unet_file):
-    expected = Expected("b" * 64, (0.25,), (16, 16), transferred=True)
+    other = replace(PIXELS, mean=(0.0, 0.0, 0.0))
+    expected = Expected("b" * 64, (0.25,), other, transferred=True)
     check(unet_file, read_part(unet_file), expected)
 
 

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigurationError
-from service.training.checkpoint import FILE, State, restore, save
+from service.training.checkpoint import FILE, State, held, restore, save
 
 IDENTITY = {"kind": "line", "sigmas": [0.1, 0.25]}
 
@@ -42,6 +42,20 @@ def test_a_folder_without_a_checkpoint_begins_anew(tmp_path):
     assert not restore(tmp_path / "nothing", state(), IDENTITY)
 
 
+def test_a_folder_is_one_process_and_free_again_after_it(tmp_path):
+    refused = pytest.raises(ConfigurationError, match="another process trains in")
+    with held(tmp_path / "run"), refused, held(tmp_path / "run"):
+        pass
+    with held(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"cannot write .*file"), held(tmp_path / "file"):
+        pass
+
+
 def test_saving_leaves_one_whole_file_and_no_other(tmp_path):
     for steps in (1, 2):
         save(tmp_path, state(steps), IDENTITY)
@@ -55,7 +69,7 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("service.training.checkpoint.save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(ConfigurationError, match="no space"):
         save(tmp_path, state(4), IDENTITY)
     new = state()
     assert restore(tmp_path, new, IDENTITY)

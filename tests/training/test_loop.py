@@ -48,6 +48,7 @@ def run(folder, task=None, steps=12, until=None, command="first", **changes):
         if step == until:
             raise KeyboardInterrupt
 
+    folder.mkdir(exist_ok=True)
     fields = {"batch": 2, "learning_rate": 0.05, "save_every": 5, "score_every": 4, "seed": 3}
     schedule = Schedule(steps=steps, **{**fields, **changes})
     state = None

@@ -113,6 +113,27 @@ def test_a_killed_run_ends_where_a_whole_one_does(trained):
         assert torch.equal(one, other)
 
 
+def test_a_command_without_steps_to_take_leaves_the_file_alone(trained):
+    file = trained / "p" / "purifier.safetensors"
+    before = file.read_bytes()
+    done(fcs(trained, *purifier(trained, trained / "p", "--steps", 8, "--save-every", 3)))
+    assert file.read_bytes() == before
+
+
+def test_a_run_that_was_stopped_says_so_and_so_does_what_is_made_of_it(trained):
+    command = purifier(trained, trained / "short", "--steps", 10**6)
+    ended = done(fcs(trained, *command, "--minutes", 0.01))
+    _, part = load_unet(trained / "short" / "purifier.safetensors")
+    steps = part.training["steps"]
+    assert f"stopped at step {steps} of 1000000: the same command goes on" in ended.stdout
+    assert part.training["commands"][0].endswith(f"  # stopped at step {steps} of 1000000")
+    ended = fcs(
+        trained, "models", "add-psm", "short", "--model", trained / "vit",
+        "--purifier", trained / "short",
+    )  # fmt: skip
+    assert f"was stopped at step {steps} of 1000000" in done(ended).stderr
+
+
 @pytest.fixture(scope="module")
 def packaged(trained):
     ended = fcs(
@@ -295,12 +316,28 @@ def test_a_diffusion_model_is_a_purifier_too(packaged):
     [
         (("--widths", "8,x"), "write whole numbers"),
         (("--seed", "7"), "holds a run with seed = 0"),
+        (("--depths", "1"), "2 widths and 1 depths"),
+        (("--widths", "8,²"), "write whole numbers"),
     ],
 )
 def test_a_training_that_cannot_be_is_refused(trained, options, reason):
     ended = fcs(trained, *purifier(trained, trained / "p", "--steps", 8), *options)
     assert ended.returncode == 2
     assert reason in ended.stderr
+
+
+def test_another_encoders_purifier_is_taken_only_when_that_is_declared(trained, tmp_path):
+    module, part = load_unet(trained / "p" / "purifier.safetensors")
+    other = part.model_copy(update={"encoder": "f" * 64})
+    write_part(tmp_path / "purifier.safetensors", other, module.state_dict())
+    command = (
+        "train", "mapper", trained / "photos", "--model", trained / "vit", "--purifier", tmp_path,
+        "--out", tmp_path / "m", "--width", 8, "--steps", 1, *QUICK,
+    )  # fmt: skip
+    refused = fcs(trained, *command)
+    assert refused.returncode == 2
+    assert "trained for an encoder with digest ffff" in refused.stderr
+    done(fcs(trained, *command, "--transferred"))
 
 
 def test_a_replay_draws_the_noise_of_the_whole_pipeline_again(packaged):

@@ -41,6 +41,24 @@ def test_a_large_picture_is_read_once_even_by_another_run(large, tmp_path):
     assert np.array_equal(np.asarray(first), np.asarray(again))
 
 
+def test_a_damaged_copy_is_made_anew(large, tmp_path):
+    first = Shelf(20, tmp_path / "copies").load(large, "RGBA")
+    (copy,) = (tmp_path / "copies").iterdir()
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[: len(whole) // 2])
+    again = Shelf(20, tmp_path / "copies").load(large, "RGBA")
+    assert np.array_equal(np.asarray(first), np.asarray(again))
+    assert copy.read_bytes() == whole
+
+
+def test_what_a_killed_run_left_is_cleared_away_and_not_what_is_being_written(tmp_path):
+    for name in ("left.1-2.partial", "new.3-4.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    os.utime(tmp_path / "left.1-2.partial", (0, 0))
+    Shelf(20, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["new.3-4.partial"]
+
+
 def test_a_picture_that_changed_is_read_anew(large, tmp_path):
     Shelf(20, tmp_path / "copies").load(large, "RGBA")
     Image.new("RGBA", (300, 200), (1, 2, 3, 255)).save(large)

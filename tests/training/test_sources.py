@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from service.errors import ConfigurationError
+from service.pictures.contents import set_digest
 from service.training.sources import Sources, describe, is_for_validation
 
 
@@ -14,6 +15,13 @@ def pictures(folder, count, suffix=""):
     for i in range(count):
         Image.new("RGB", (4, 4), (i % 256, i // 256, 7)).save(folder / f"{i}{suffix}.png")
     return tuple(sorted(folder.iterdir()))
+
+
+def tell(folder):
+    """As `fcs data fetch` tells of a folder."""
+    contents = set_digest(folder.iterdir())
+    told = {"package": "wallpapers", "version": "1.2", "licence": "MIT", "contents": contents}
+    (folder / "set.json").write_text(json.dumps(told))
 
 
 def test_files_are_divided_by_what_they_hold_whatever_their_names(tmp_path):
@@ -31,6 +39,20 @@ def test_files_are_divided_by_what_they_hold_whatever_their_names(tmp_path):
     assert sides == {file.stem: is_for_validation(file) for file in files}
 
 
+def test_names_places_and_copies_of_files_change_nothing(tmp_path):
+    one = pictures(tmp_path / "a", 6)
+    pictures(tmp_path / "b" / "again", 6, suffix="-again")
+    again = tmp_path / "b" / "again" / ".." / ".." / "b"
+    ours, theirs = Sources.of([tmp_path / "a"]), Sources.of([again, again / "again", *one[:2]])
+    assert ours.identity() == theirs.identity()
+    assert [f.read_bytes() for f in ours.photos] == [f.read_bytes() for f in theirs.photos]
+
+
+def test_photos_and_cutouts_are_not_exchanged_unseen(tmp_path):
+    one, other = pictures(tmp_path / "a", 3), pictures(tmp_path / "b", 2)
+    assert Sources.of(one, other).identity() != Sources.of(other, one).identity()
+
+
 def test_few_files_serve_both(tmp_path):
     one = Sources(pictures(tmp_path / "a", 1))
     assert one.part(validation=True).photos == one.part(validation=False).photos == one.photos
@@ -39,8 +61,7 @@ def test_few_files_serve_both(tmp_path):
 def test_what_was_trained_on_is_told_by_set(tmp_path):
     pictures(tmp_path / "photos", 3)
     pictures(tmp_path / "fetched", 2)
-    about = {"package": "wallpapers", "version": "1.2", "licence": "MIT", "pictures": 2}
-    (tmp_path / "fetched" / "set.json").write_text(json.dumps(about))
+    tell(tmp_path / "fetched")
 
     told = describe([tmp_path / "photos", tmp_path / "fetched"])
 
@@ -74,8 +95,8 @@ def test_sets_of_one_name_are_told_apart_and_loose_files_are_one_set(tmp_path):
 
 def test_what_a_folder_says_of_itself_is_believed_only_while_it_is_so(tmp_path):
     pictures(tmp_path / "grown", 3)
-    about = {"package": "wallpapers", "version": "1.2", "licence": "MIT", "pictures": 2}
-    (tmp_path / "grown" / "set.json").write_text(json.dumps(about))
+    tell(tmp_path / "grown")
+    Image.new("RGB", (4, 4), "white").save(tmp_path / "grown" / "0.png")  # as many, but others
     pictures(tmp_path / "odd", 1)
     (tmp_path / "odd" / "set.json").write_text("[1]")
     for record in describe([tmp_path / "grown", tmp_path / "odd"]).values():

@@ -1,6 +1,7 @@
 """Features of many pictures through one variant at one noise level, and what they say."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from service.certificate.evidence import Mark
 from service.certificate.labels import Directions, LabelFindings, LabelTally
 from service.certificate.sequential import Sequential
 from service.certificate.tally import Tally
+from service.errors import ConfigurationError
 from service.models.features import served_features
 from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
@@ -43,6 +45,18 @@ class Effort:
     epsilons: tuple[float, ...]
     confidence: float
     seed: int
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            ConfigurationError: a radius that is negative or no number.
+        """
+        for epsilon in self.epsilons:
+            if not 0 <= epsilon < math.inf:
+                raise ConfigurationError(
+                    f"epsilon {epsilon:g}: a radius is finite and not negative"
+                )
 
     def noise_seed(self, picture: int) -> bytes:
         """Of one picture; the same in every variant, so that they are compared on one noise."""

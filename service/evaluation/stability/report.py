@@ -11,7 +11,9 @@ from service.evaluation.stability.run import Report, Row
 
 def show(report: Report) -> None:
     """Print the table on standard output."""
-    table = Table(title=f"{report.model}, {report.pictures} pictures")
+    certified = min(report.effort.certified, report.pictures)
+    told = f"{report.pictures} pictures, {certified} of them certified"
+    table = Table(title=f"{report.model}, {told}")
     epsilons = [f"{e:g}" for e in report.effort.epsilons]
     for heading in (
         "σ", "", "cos", "fidelity: f / encoder", "different", "1-NN", "retrieval", "score",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
-from service.certificate.labels import Directions, LabelFindings
+from service.certificate.labels import Directions, LabelFindings, same_direction
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.evaluation.stability.measure import (
@@ -174,11 +174,15 @@ def _read(
         x = read_picture(file, model.preprocessing, settings.max_pixels)
         # Of two that are the same, neither could be retrieved.
         found.setdefault(x.tobytes(), (x, "" if root is None else _label(file, root)))
-    if len(found) < _FEWEST:
+    told = list(found.values())
+    bare = bare_features(plain, [x for x, _ in told], lanes)
+    while (pair := same_direction(bare)) is not None:
+        told.pop(pair[1])
+        bare = np.delete(bare, pair[1], 0)
+    if len(told) < _FEWEST:
         raise ConfigurationError("all of these pictures are the same")
-    pictures = [x for x, _ in found.values()]
-    bare = bare_features(plain, pictures, lanes)
-    labels = None if root is None else [label for _, label in found.values()]
+    pictures = [x for x, _ in told]
+    labels = None if root is None else [label for _, label in told]
     if labels is not None and len(set(labels)) < _FEWEST:
         raise ConfigurationError(f"{root} holds pictures of one label: {labels[0]!r}")
     # Evenly over the sorted files, the same in every run.

@@ -13,6 +13,7 @@ from service.evaluation.stability.measure import Effort, bare_features, smooth
 from service.evaluation.stability.run import Ground, evaluate
 from service.evaluation.stability.variants import variants
 from service.models.lanes import Lanes
+from tests.cli.conftest import run_fcs
 from tests.evaluation.conftest import picture
 from tests.models.parts import small_mapper, small_unet, with_parts
 from tests.photos import locate
@@ -104,6 +105,22 @@ def test_the_same_picture_twice_is_scored_once(lively_vit, sorted_photos, tmp_pa
     report = evaluate(settings, files, None, (0.1,), replace(EFFORT, certified=0))
     assert (len(files), report.pictures) == (4, 3)
     assert report.rows[0].retrieval == 1.0
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, float("nan"), float("inf")])
+def test_a_radius_that_is_none_is_refused(epsilon):
+    with pytest.raises(ConfigurationError, match="a radius is finite and not negative"):
+        replace(EFFORT, epsilons=(0.25, epsilon))
+
+
+@pytest.mark.parametrize(
+    ("plot", "reason"), [("a.txt", "the ending is one of"), ("nowhere/a.png", "cannot be written")]
+)
+def test_a_plot_that_cannot_be_is_told_before_anything_is_measured(tmp_path, plot, reason):
+    ended = run_fcs(tmp_path, "evaluate", "stability", locate("coffee.png"), "--plot", plot)
+    assert ended.returncode == 2
+    assert reason in ended.stderr
+    assert "reading" not in ended.stderr
 
 
 def test_a_picture_is_not_among_those_its_label_is_learned_from(lively_vit, sorted_photos):
