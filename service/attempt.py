@@ -5,6 +5,7 @@ it gets a new one, and what is still under way for the old one is dropped. Sever
 samples of one attempt; their features are tallied in the order of the samples all the same.
 """
 
+import math
 import threading
 from collections.abc import Callable
 from typing import Protocol
@@ -31,6 +32,9 @@ class Watch(Protocol):
         self, stage: Stage, features: NDArray[np.float32], embedding: NDArray[np.float32] | None
     ) -> None:
         """Take the next features [m, d] of a stage; the embedding is known from ESTIMATE on."""
+
+
+Rows = tuple[NDArray[np.float32], NDArray[np.float32]]  # features [m, d], norms [m]
 
 
 class Attempt:
@@ -61,7 +65,8 @@ class Attempt:
         self._tallied = 0
         self._looks = 0
         self._released = False
-        self._ahead: dict[int, NDArray[np.float32]] = {}
+        self._ahead: dict[int, Rows] = {}
+        self._norms: list[float] = []
         self._tally: Tally | None = None
         self._sequential: Sequential | None = None
         self.watch: Watch | None = None
@@ -117,15 +122,15 @@ class Attempt:
         self,
         stage: Stage,
         first: int,
-        features: NDArray[np.float32],
+        sampled: Rows,
         found: Callable[[Block | Mark], None],
     ) -> int:
-        """Tally features [m, d] of a stage from index `first` on, or keep them for their turn.
+        """Tally samples of a stage from index `first` on, or keep them for their turn.
 
         Args:
             stage: of the samples.
             first: index of the first of them in its stage.
-            features: float32 [m, d], unit norm.
+            sampled: their features, float32 [m, d] of unit norm, and the norms [m] they had.
             found: called in the order of the samples with what `Tally.add` found in them; it must
                 not wait for anybody.
 
@@ -136,9 +141,12 @@ class Attempt:
             if self._released:
                 return 0
             before = self._tallied
-            self._ahead[self._begin(stage) + first] = features
-            while (ready := self._ahead.pop(self._tallied, None)) is not None:
+            self._ahead[self._begin(stage) + first] = sampled
+            while (rows := self._ahead.pop(self._tallied, None)) is not None:
+                ready, norms = rows
                 part = self._stage_of(self._tallied)
+                if part is Stage.SELECT:
+                    self._norms += norms.tolist()
                 reached = self.tally.add(part, ready)
                 if self.watch is not None:
                     embedding = self.tally.embedding if part is Stage.ESTIMATE else None
@@ -157,6 +165,11 @@ class Attempt:
     def selected(self) -> bool:
         """The embedding is known."""
         return not self._released and self.tally.selected
+
+    @property
+    def norm(self) -> float:
+        """Mean norm of the features whose mean is the embedding, before they were made unit."""
+        return math.fsum(self._norms) / len(self._norms)
 
     def tell(self, listener: Callable[[Look], None], look: Look) -> None:
         """Tell a listener of a look, unless it is of the past: the attempt has ended.

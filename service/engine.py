@@ -228,14 +228,17 @@ class Engine:
         fill = sum(part.count for part in slices)
         row = 0
         for part in slices:
-            work, features = part.job, sampled.features[row : row + part.count]
-            row += part.count
+            rows = slice(row, row + part.count)
+            work, row = part.job, rows.stop
             if work.abandoned:
                 continue
             try:
                 work.job.device_s += seconds * part.count / fill
                 tallied = work.attempt.add(
-                    part.stage, part.first, features, partial(work.homes[0].found, work)
+                    part.stage,
+                    part.first,
+                    (sampled.features[rows], sampled.norms[rows]),
+                    partial(work.homes[0].found, work),
                 )
                 if work.job.progress is not None and tallied:
                     work.job.progress(tallied)

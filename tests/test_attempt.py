@@ -18,8 +18,8 @@ def attempt_of(make_watch=None, **fields):
 
 
 def add(attempt, stage, first, count, found=None):
-    rows = features(count, first)
-    return attempt.add(stage, first, rows, (found if found is not None else []).append)
+    rows, norms = features(count, first), np.arange(first, first + count, dtype=np.float32)
+    return attempt.add(stage, first, (rows, norms), (found if found is not None else []).append)
 
 
 def test_samples_are_handed_out_once_in_the_order_of_the_stages():
@@ -56,6 +56,15 @@ def test_features_that_come_early_wait_for_those_before_them():
     np.testing.assert_array_equal(late.tally.projections, in_order.tally.projections)
 
 
+def test_the_norm_is_the_mean_of_the_selected_samples_whatever_their_order():
+    attempt = attempt_of()
+    add(attempt, Stage.SELECT, 2, 2)
+    add(attempt, Stage.ESTIMATE, 0, 6)
+    add(attempt, Stage.CLEAN, 0, 1)
+    add(attempt, Stage.SELECT, 0, 2)
+    assert attempt.norm == 1.5
+
+
 def test_a_watch_has_seen_every_feature_before_the_look_that_may_end_the_job():
     events = []
 
@@ -66,7 +75,12 @@ def test_a_watch_has_seen_every_feature_before_the_look_that_may_end_the_job():
 
     attempt = attempt_of(Watch)
     for stage, count in ((Stage.CLEAN, 1), (Stage.SELECT, 4), (Stage.ESTIMATE, 6)):
-        attempt.add(stage, 0, features(count), lambda _: events.append("found"))
+        attempt.add(
+            stage,
+            0,
+            (features(count), np.ones(count, np.float32)),
+            lambda _: events.append("found"),
+        )
     assert events == [1, 4, 6, "found"]
 
 

@@ -280,4 +280,6 @@ def test_one_answer_names_one_revision_though_a_batch_was_halved_in_between(tiny
 
 def answered_early(job):
     """A result of the revision that the job began with."""
-    return JobResult(np.ones(4, np.float32) / 2, None, None, 0, 0, 0, job.work.attempt.model, None)
+    return JobResult(
+        np.ones(4, np.float32) / 2, 1.0, None, None, 0, 0, 0, job.work.attempt.model, None
+    )

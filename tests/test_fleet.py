@@ -222,7 +222,7 @@ def test_samples_computed_in_vain_are_taken_back_exactly():
 
     def last_moment():  # another engine's features come while the job starts over
         row = np.eye(1, 4, dtype=np.float32)
-        counted.append(first.attempt.add(Stage.CLEAN, 0, row, lambda _: None))
+        counted.append(first.attempt.add(Stage.CLEAN, 0, (row, row[:, 0]), lambda _: None))
         release()
 
     first.attempt.release = last_moment

@@ -36,11 +36,12 @@ class _Buffers:
     host_sigmas: Tensor
     host_told: Tensor
     host_features: Tensor
+    host_norms: Tensor
     pictures: Tensor  # uint8 [batch, 3, H, W]
     words: Tensor
     sigmas: Tensor  # of the noise, in pixel levels
     told: Tensor  # what purifier and mapper are told, RGB in [0, 1]
-    features: Tensor | None = None
+    found: tuple[Tensor, Tensor] | None = None  # features and norms
     graph: "torch.cuda.CUDAGraph | None" = None
     stream: "torch.cuda.Stream | None" = None
 
@@ -73,7 +74,8 @@ class DeviceSampler:
                 self._compute(own)
                 own.stream.synchronize()
         features = own.host_features[:rows].numpy().copy()
-        return Sampled(features, tuple(spoiled), 0.0, time.perf_counter() - began)
+        norms = own.host_norms[:rows].numpy().copy()
+        return Sampled(features, norms, tuple(spoiled), 0.0, time.perf_counter() - began)
 
     def _fill(
         self, own: _Buffers, draws: Sequence[Draw]
@@ -107,23 +109,23 @@ class DeviceSampler:
     def _compute(self, own: _Buffers) -> None:
         if own.graph is not None:
             own.graph.replay()
-            features = own.features
+            found = own.found
         else:
-            features = self._features(own)
-        if features is not None:
-            own.host_features.copy_(features, non_blocking=True)
+            found = self._sample(own)
+        if found is not None:
+            own.host_features.copy_(found[0], non_blocking=True)
+            own.host_norms.copy_(found[1], non_blocking=True)
 
     @torch.inference_mode()
-    def _features(self, own: _Buffers) -> Tensor:
-        """[batch, d] from what the buffers hold."""
+    def _sample(self, own: _Buffers) -> tuple[Tensor, Tensor]:
+        """Features [batch, d] and norms [batch] from what the buffers hold."""
         shape = own.pictures.shape
         levels = own.pictures.float()
         for first in range(0, len(levels), _CHUNK):
             rows = slice(first, first + _CHUNK)
             noise = grid_noise(own.words[rows], own.sigmas[rows], shape[1:].numel())
             levels[rows] += noise.view(-1, *shape[1:])
-        found: Tensor = self._model.pipeline(levels, own.told)
-        return found
+        return self._model.pipeline.sample(levels, own.told)
 
     def _on_device(self, image: NDArray[np.uint8]) -> Tensor:
         """The picture's 8-bit values on the device; copied there once, for as long as it lives."""
@@ -152,6 +154,7 @@ class DeviceSampler:
             host_sigmas=torch.zeros(batch, dtype=torch.float64, pin_memory=pin),
             host_told=torch.zeros(batch, pin_memory=pin),
             host_features=torch.empty(batch, length, pin_memory=pin),
+            host_norms=torch.empty(batch, pin_memory=pin),
             pictures=torch.zeros(
                 batch, 3, *self._model.preprocessing.size, dtype=torch.uint8, device=device
             ),
@@ -169,9 +172,9 @@ class DeviceSampler:
         with _recording, torch.cuda.device(self._device):
             with torch.cuda.stream(own.stream):
                 for _ in range(_WARM_UP):
-                    self._features(own)
+                    self._sample(own)
                 own.stream.synchronize()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=own.stream, capture_error_mode="thread_local"):
-                own.features = self._features(own)
+                own.found = self._sample(own)
             own.graph = graph

@@ -77,7 +77,14 @@ class Pipeline(nn.Module):
         Raises:
             ValueError: no sigmas, though there is a purifier or mapper to be told.
         """
-        return unit(self.features(levels, sigmas))
+        return self.sample(levels, sigmas)[0]
+
+    @torch.inference_mode()
+    def sample(self, levels: Tensor, sigmas: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same, and the norms [n] float32 that the features had; 0 of one that had none."""
+        features = self.features(levels, sigmas)
+        norms = features.double().norm(dim=1).nan_to_num(0, 0, 0)
+        return unit(features), norms.float()
 
     def features(self, levels: Tensor, sigmas: Tensor | None = None) -> Tensor:
         """The same [n, d] before the division by its norm, with gradients."""

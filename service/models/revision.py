@@ -16,16 +16,32 @@ _FUNCTION_VERSION = 1
 
 
 def folder_digest(folder: Path) -> str:
-    """Digest over the model's configuration and every safetensors file, names included."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
-    if not any(file.suffix == ".safetensors" for file in files):
+    """Digest over the model's configuration and every safetensors file, names included.
+
+    Raises:
+        ConfigurationError: no safetensors, or an index that names files elsewhere.
+    """
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    weights = sorted(folder.glob("*.safetensors"))
+    files = sorted([*weights, *indices, *folder.glob("config.json")])
+    if not weights:
         raise ConfigurationError(
             f"{folder} holds no .safetensors weights; other formats are refused"
         )
+    for index in indices:
+        if elsewhere := sorted(_named_by(index) - {file.name for file in weights}):
+            raise ConfigurationError(f"{index} names {elsewhere[0]!r}, which is not beside it")
     whole = hashlib.sha256()
     for file in files:
         whole.update(f"{file.name}\0{sha256(file)}\n".encode())
     return whole.hexdigest()
+
+
+def _named_by(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{index} is no index of weights: {error!r}") from error
 
 
 def revision(manifest: Manifest, device: str, arrangement: Arrangement) -> str:

@@ -36,12 +36,14 @@ class Sampled:
 
     Attributes:
         features: float32 [samples, d], unit norm, in the order of the draws.
+        norms: float32 [samples], which they had before.
         spoiled: index of a draw that could not be made, and why; its rows mean nothing.
         noise_s: seconds that the noise took.
         encode_s: seconds that the pipeline took.
     """
 
     features: NDArray[np.float32]
+    norms: NDArray[np.float32]
     spoiled: tuple[tuple[int, Exception], ...]
     noise_s: float
     encode_s: float
@@ -81,10 +83,10 @@ class HostSampler:
             row += draw.count
         levels[row:] = 0
         drawn = time.perf_counter()
-        found = self._model.pipeline(torch.from_numpy(levels), torch.from_numpy(sigmas))
-        features: NDArray[np.float32] = found.cpu().numpy()
+        found = self._model.pipeline.sample(torch.from_numpy(levels), torch.from_numpy(sigmas))
+        features, norms = (part.cpu().numpy()[:row] for part in found)
         ended = time.perf_counter()
-        return Sampled(features[:row], tuple(spoiled), drawn - began, ended - drawn)
+        return Sampled(features, norms, tuple(spoiled), drawn - began, ended - drawn)
 
     def _input(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """This thread's: levels float32 [batch, 3, H, W], and sigmas float32 [batch]."""

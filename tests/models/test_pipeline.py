@@ -121,3 +121,14 @@ def test_the_mapper_stays_in_float32_beside_a_bfloat16_encoder():
     features = pipeline(levels(), SIGMAS)
     assert features.dtype == torch.float32
     assert (features.norm(dim=1) - 1).abs().max() < 1e-6
+
+
+def test_a_sample_tells_the_norm_its_feature_had_and_0_where_it_had_none():
+    class Scaled(Rotation):
+        def pooled(self, pixels):
+            return super().pooled(pixels) * torch.tensor([2.0, math.nan, 0.0, 5.0])[:, None]
+
+    pipeline = Pipeline(Scaled(), HOW, torch.device("cpu"), torch.float32)
+    features, norms = pipeline.sample(torch.rand(4, 3, *SIZE) * 255)
+    torch.testing.assert_close(norms, torch.tensor([2.0, 0.0, 0.0, 5.0]))
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(4))

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from service.config import load_settings
+from service.errors import ConfigurationError
 from service.models import packages
 from service.models import revision as revisions
-from service.models.revision import revision
+from service.models.revision import folder_digest, revision
 from service.models.store import load_model
 from service.types import Arrangement
 from tests.models import tiny_folders
@@ -56,3 +59,32 @@ def test_the_noise_that_a_device_makes_is_in_its_revision(monkeypatch):
     monkeypatch.setattr(revisions, "NOISE", "another")
     assert revision(manifest, "cuda", own) not in found.values()
     assert revision(manifest, "cpu", own) == found["cpu"]
+
+
+def folder_of(root, **files):
+    root.mkdir()
+    for name, text in {"config.json": "{}", "a.safetensors": "a", "b.safetensors": "b"}.items():
+        (root / name).write_text(text)
+    for name, text in files.items():
+        (root / f"{name}.safetensors.index.json").write_text(text)
+    return root
+
+
+def test_which_file_a_weight_comes_from_is_in_the_digest_of_a_folder(tmp_path):
+    plain = folder_digest(folder_of(tmp_path / "plain"))
+    one = folder_of(tmp_path / "one", model='{"weight_map": {"w": "a.safetensors"}}')
+    other = folder_of(tmp_path / "other", model='{"weight_map": {"w": "b.safetensors"}}')
+    assert len({plain, folder_digest(one), folder_digest(other)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        ('{"weight_map": {"w": "../c.safetensors"}}', "not beside it"),
+        ("[1]", "no index of weights"),
+        ("{", "no index of weights"),
+    ],
+)
+def test_an_index_of_files_elsewhere_is_refused(tmp_path, index, reason):
+    with pytest.raises(ConfigurationError, match=reason):
+        folder_digest(folder_of(tmp_path / "f", model=index))
