@@ -1,6 +1,7 @@
-"""Training the mapper: l_rb + lambda_3 l_stats, behind the frozen encoder and purifier.
+"""Training the mapper: l_rb + lambda_3 l_stats + l_rel, behind the frozen encoder and purifier.
 
-The paper's l_id, no change at sigma = 0, holds by construction here (`service.models.mapper`).
+The paper's l_id, no change at sigma = 0, holds by construction here (`service.models.mapper`);
+l_rel is ours.
 """
 
 from collections.abc import Mapping
@@ -12,16 +13,17 @@ from torch import Tensor, nn
 
 from service.models.mapper import Mapper
 from service.models.pipeline import Pipeline
-from service.training.objectives import robustness_loss, statistics_loss
+from service.training.objectives import relations_loss, robustness_loss, statistics_loss
 from service.training.task import add_gaussian, draw_sigmas, mean_cosines
 
 
 @dataclass(frozen=True, slots=True)
 class MapperWeights:
-    """Of the losses: l_rb and l_stats (lambda_3); ours, the paper names none."""
+    """Of the losses: l_rb, l_stats (lambda_3) and l_rel; ours, the paper names none."""
 
     robustness: float = 1.0
     statistics: float = 1.0
+    relations: float = 3.0
 
 
 class MapperTask:
@@ -56,11 +58,13 @@ class MapperTask:
         """Of a batch of scenes, each with its own sigma."""
         sigmas = draw_sigmas(torch.tensor(self._sigmas, device=levels.device), len(levels), noise)
         clean, noisy = self._features(levels, sigmas, noise)
-        features = module(noisy, sigmas)
+        features, clean = module(noisy, sigmas).flatten(1), clean.flatten(1)
         w = self._weights
-        return w.robustness * robustness_loss(
-            features.flatten(1), clean.flatten(1)
-        ) + w.statistics * statistics_loss(features.flatten(1), clean.flatten(1))
+        return (
+            w.robustness * robustness_loss(features, clean)
+            + w.statistics * statistics_loss(features, clean)
+            + w.relations * relations_loss(features, clean)
+        )
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> dict[str, float]:

@@ -44,6 +44,16 @@ def statistics_loss(features: Tensor, clean: Tensor) -> Tensor:
     return means.square().sum() + spreads.square().sum()
 
 
+def relations_loss(features: Tensor, clean: Tensor) -> Tensor:
+    """Squared differences of the cosines of every two pictures of a batch, [n, d] each.
+
+    Relational distillation (Park et al. 2019, arXiv:1904.05068), of cosines: what moves all
+    pictures nearer to each other gains nothing by it.
+    """
+    ours, wanted = functional.normalize(features.float()), functional.normalize(clean.float())
+    return (ours @ ours.T - wanted @ wanted.T).square().mean()
+
+
 def _spread(features: Tensor) -> Tensor:
     return (features.var(0, correction=0) + 1e-12).sqrt()
 

@@ -5,6 +5,7 @@ from service.training.objectives import (
     cosines,
     denoising_loss,
     distance_loss,
+    relations_loss,
     robustness_loss,
     statistics_loss,
 )
@@ -54,3 +55,13 @@ def test_cosines_of_bfloat16_features_are_not_rounded_to_its_steps():
     exact = torch.nn.functional.cosine_similarity(one.double(), other.double())
     torch.testing.assert_close(cosines(one, other).double(), exact, atol=1e-6, rtol=0)
     assert robustness_loss(one, other) == pytest.approx(float(1 - exact.mean()), abs=1e-5)
+
+
+def test_the_relations_loss_sees_what_moves_all_pictures_together():
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(16, 8, generator=generator)
+    turned = clean @ torch.linalg.qr(torch.randn(8, 8, generator=generator)).Q
+    together = clean + 3.0
+    assert relations_loss(clean, clean) == 0
+    assert relations_loss(5 * turned, clean) < 1e-12  # relations alone count
+    assert relations_loss(together, clean) > 0.05
