@@ -382,6 +382,37 @@ class ClassifyResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One of a conversation: its texts, and None in the place of each picture.
+
+    Attributes:
+        role: system, user or assistant.
+    """
+
+    role: str
+    parts: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """How the tokens of an answer are chosen.
+
+    Attributes:
+        max_tokens: of the answer.
+        temperature: 0 takes the likeliest token each time.
+        top_p: probability of the nucleus that tokens are drawn from.
+        seed: of the drawing; no part of any certificate.
+        stop: texts that end the answer, left out of it.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSetInfo:
     """A named label set and how many labels it has."""
 

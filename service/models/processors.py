@@ -30,13 +30,21 @@ def load_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         ConfigurationError: no readable processor, or one that cannot define a fixed 8-bit x.
     """
+    return derive(load_processor(folder), str(folder))
+
+
+def load_processor(folder: Path) -> Any:
+    """A folder's image processor, in its Pillow form.
+
+    Raises:
+        ConfigurationError: none that can be read.
+    """
     try:
-        processor = AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             folder, backend="pil", local_files_only=True
         )
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"{folder} holds no usable image processor: {error}") from error
-    return derive(processor, str(folder))
 
 
 def derive(processor: Any, where: str) -> Preprocessing:
@@ -52,6 +60,13 @@ def derive(processor: Any, where: str) -> Preprocessing:
         raise ConfigurationError(f"{where}: a resize of the shortest edge needs a centre crop")
     if resize is None and crop is None:
         raise ConfigurationError(f"{where}: the image processor leads to no fixed size")
+    return at_size(processor, where, resize, crop)
+
+
+def at_size(
+    processor: Any, where: str, resize: int | tuple[int, int] | None, crop: tuple[int, int] | None
+) -> Preprocessing:
+    """A processor's filter and normalisation at another size than its own."""
     mean, std = _affine(processor, where)
     filter_name = Image.Resampling(int(processor.resample)).name.lower()
     return Preprocessing(resize, crop, cast(Resample, filter_name), mean, std)

@@ -1,0 +1,1 @@
+"""Language models that see: where features leave their eyes, and where they enter their words."""
