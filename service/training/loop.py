@@ -21,8 +21,7 @@ from torch.optim import AdamW
 
 from service.errors import ConfigurationError
 from service.training.checkpoint import State, restore, save
-from service.training.scenes import Scenes, batch
-from service.training.task import Task
+from service.training.task import Batch, Examples, Task
 
 _AVERAGE = 0.999  # of the moving average, once the run is older than its memory
 _WARM_UP = 200  # steps of rising learning rate
@@ -64,7 +63,7 @@ Report = Callable[[int, float, dict[str, float] | None], None]  # step, loss, sc
 
 def train(
     task: Task,
-    scenes: Scenes,
+    examples: Examples,
     schedule: Schedule,
     folder: Path,
     on_cpu: bool,
@@ -77,7 +76,7 @@ def train(
 
     Args:
         task: what is trained, and for what; its module and pipeline on `training_device`.
-        scenes: to train on.
+        examples: to train on.
         schedule: how long.
         folder: of the run, which is there; it is continued if it has begun.
         on_cpu: though there be a GPU.
@@ -104,7 +103,7 @@ def train(
     wrapped, _ = accelerator.prepare(module, optimizer)
     saving = accelerator.is_main_process
     began = time.monotonic()
-    for step, batches in _batches(scenes, schedule, accelerator, state.step):
+    for step, batches in _batches(examples, schedule, accelerator, state.step):
         loss = _step(task, wrapped, optimizer, accelerator, schedule, step, batches)
         state.step = step + 1
         _average(state)
@@ -180,7 +179,7 @@ def _step(
     accelerator: Accelerator,
     schedule: Schedule,
     step: int,
-    batches: list[Tensor],
+    batches: list[Batch],
 ) -> float:
     """One step of the optimizer; its mean loss."""
     for group in optimizer.param_groups:
@@ -190,9 +189,9 @@ def _step(
     seed = np.random.SeedSequence([schedule.seed, step, accelerator.process_index])
     noise = torch.Generator(device).manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
     whole = 0.0
-    for levels in batches:
+    for batch in batches:
         with accelerator.autocast():
-            loss = task.loss(module, levels.to(device), noise) / schedule.accumulate
+            loss = task.loss(module, batch.to(device), noise) / schedule.accumulate
         accelerator.backward(loss)
         whole += float(loss.detach())
     # Gradients are those of all processes together: all of them find the same, and end together.
@@ -207,16 +206,16 @@ def _step(
 
 
 def _batches(
-    scenes: Scenes, schedule: Schedule, accelerator: Accelerator, first: int
-) -> Iterator[tuple[int, list[Tensor]]]:
-    """(step, its batches of uint8 scenes) from `first` on, made ahead in threads."""
+    examples: Examples, schedule: Schedule, accelerator: Accelerator, first: int
+) -> Iterator[tuple[int, list[Batch]]]:
+    """(step, its batches) from `first` on, made ahead in threads."""
     processes, rank = accelerator.num_processes, accelerator.process_index
     size, parts = schedule.batch, schedule.accumulate
 
-    def make(step: int) -> list[Tensor]:
+    def make(step: int) -> list[Batch]:
         begin = (step * processes + rank) * parts * size
         spans = (range(begin + k * size, begin + (k + 1) * size) for k in range(parts))
-        return [torch.from_numpy(batch(scenes, span)) for span in spans]
+        return [examples.batch(span) for span in spans]
 
     with ThreadPoolExecutor(schedule.threads, "fcs-scenes") as threads:
         steps = range(first, schedule.steps)

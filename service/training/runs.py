@@ -34,7 +34,7 @@ from service.training.curve import plot
 from service.training.loop import Report, Schedule, identity, train
 from service.training.mapper import MapperTask, MapperWeights
 from service.training.purifier import PurifierTask, PurifierWeights
-from service.training.scenes import Scenes, batch
+from service.training.scenes import Scenes
 from service.training.sources import Sources, describe
 from service.training.task import Task
 
@@ -196,7 +196,7 @@ def _ground(settings: Settings, data: Data, sigmas: Sequence[float]) -> _Ground:
     size = model.preprocessing.size
     copies = settings.cache_dir / _COPIES
     scenes = Scenes(whole.part(validation=True), size, _VALIDATION_SEED, copies)
-    validation = torch.from_numpy(batch(scenes, range(_VALIDATION_SCENES)))
+    validation = scenes.batch(range(_VALIDATION_SCENES))
     return _Ground(
         model,
         manifest.encoder.sha256,

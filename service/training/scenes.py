@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from service.errors import ConfigurationError
 from service.training.shelf import Shelf
@@ -57,6 +59,10 @@ class Scenes:
             scene = self._photo(rng, self._size)
         levels = np.asarray(scene, np.uint8).transpose(2, 0, 1)
         return np.ascontiguousarray(levels[:, :, ::-1] if rng.random() < 0.5 else levels)
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Scenes stacked, uint8 [n, 3, H, W]."""
+        return torch.from_numpy(np.stack([self[i] for i in indices]))
 
     def _draw(self, rng: np.random.Generator, files: Sequence[Path], mode: str) -> Image.Image:
         """Any of the files; another in place of one that cannot be read, which is told once."""
@@ -106,8 +112,3 @@ class Scenes:
         top = round(rng.uniform(min(0, scene.height - size[1]), max(0, scene.height - size[1])))
         scene.paste(cutout.convert("RGB"), (left, top), alpha)
         return scene
-
-
-def batch(scenes: Scenes, indices: Sequence[int]) -> NDArray[np.uint8]:
-    """Scenes stacked, uint8 [n, 3, H, W]."""
-    return np.stack([scenes[i] for i in indices])

@@ -11,6 +11,20 @@ from service.training.objectives import cosines
 _VALIDATION_BATCH = 16
 
 
+class Batch(Protocol):
+    """Examples of one forward pass."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same where it is computed."""
+
+
+class Examples(Protocol):
+    """Endless examples; number i is the same in every run."""
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Those of these numbers."""
+
+
 class Task(Protocol):
     """A module to be trained around a frozen encoder."""
 
@@ -22,12 +36,12 @@ class Task(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """All that decides what is learned, as JSON: two runs that differ in it are not one."""
 
-    def loss(self, module: nn.Module, levels: Tensor, noise: torch.Generator) -> Tensor:
+    def loss(self, module: nn.Module, batch: Any, noise: torch.Generator) -> Tensor:
         """Of a batch.
 
         Args:
             module: `self.module`, as it may be wrapped for several devices.
-            levels: uint8 [n, 3, H, W] on the module's device.
+            batch: of the examples it is trained on, on the module's device.
             noise: of sigmas and noise; on the same device.
         """
 

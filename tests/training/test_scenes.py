@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from service.errors import ConfigurationError
-from service.training.scenes import Scenes, batch
+from service.training.scenes import Scenes
 from service.training.sources import Sources
 
 SIZE = (24, 32)
@@ -33,12 +33,12 @@ def test_a_scene_depends_on_the_seed_and_its_number_alone(sources):
     assert scenes[37].shape == (3, *SIZE)
     assert scenes[37].dtype == np.uint8
     assert not np.array_equal(Scenes(sources, SIZE, 6)[37], late)
-    assert len({one.tobytes() for one in batch(scenes, range(40))}) == 40
+    assert len({one.tobytes() for one in scenes.batch(range(40)).numpy()}) == 40
 
 
 def test_cutouts_lie_on_white_on_colours_and_on_photos(sources):
     """Photos are dark here and cut-outs red, so that each part can be told."""
-    found = batch(Scenes(sources, SIZE, 1), range(300)).astype(int)
+    found = Scenes(sources, SIZE, 1).batch(range(300)).numpy().astype(int)
     corners = found[:, :, 0, 0]
     red = ((found[:, 0] > 200) & (found[:, 2] < 60)).mean((1, 2))
     on_white = (corners == 255).all(1)
@@ -50,7 +50,7 @@ def test_cutouts_lie_on_white_on_colours_and_on_photos(sources):
 
 
 def test_without_cutouts_every_scene_is_a_crop(sources):
-    found = batch(Scenes(Sources(sources.photos), SIZE, 1), range(50))
+    found = Scenes(Sources(sources.photos), SIZE, 1).batch(range(50)).numpy()
     assert found.max() < 140
     assert found.std() > 5
 
@@ -60,7 +60,7 @@ def test_a_file_that_is_no_picture_is_left_out_and_told_once(sources, tmp_path, 
     scenes = Scenes(Sources((*sources.photos, tmp_path / "bad.png")), SIZE, 0)
     again = Scenes(Sources((*sources.photos, tmp_path / "bad.png")), SIZE, 0)
     late = [again[i] for i in reversed(range(30))][::-1]
-    assert np.array_equal(batch(scenes, range(30)), np.stack(late))
+    assert np.array_equal(scenes.batch(range(30)).numpy(), np.stack(late))
     assert len([r for r in caplog.records if "bad.png is no picture" in r.message]) == 2
 
 
