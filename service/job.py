@@ -70,6 +70,8 @@ class Job:
         progress: called on a device thread with the number of samples just tallied, negative when
             they have to be computed again.
         make_watch: makes what is shown every feature on a device thread, once it is tallied.
+        on_selected: told on a device thread the embedding and the mean norm, as soon as they are
+            known; again, where the job starts over.
         on_look: told on the statistics thread what is certified after a look that decided nothing.
     """
 
@@ -81,6 +83,7 @@ class Job:
     deadline: float = float("inf")
     progress: Progress | None = None
     make_watch: Callable[[], Watch] | None = None
+    on_selected: Callable[[NDArray[np.float32], float], None] | None = None
     on_look: Callable[[Look], None] | None = None
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
@@ -106,7 +109,7 @@ class Job:
         Returns:
             what these homes are to hand out, unless it is abandoned for another one already.
         """
-        work = Work(self, Attempt(self.plan, model, self.make_watch), homes)
+        work = Work(self, Attempt(self.plan, model, self.make_watch, self.on_selected), homes)
         with self._turn:
             before, self._work = self._work, work
         if before is not None:

@@ -50,6 +50,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=r,
         )
+        self.answer_tokens = Counter("fcs_answer_tokens_total", "Tokens of answers", registry=r)
         self.batch_samples = Histogram(
             "fcs_batch_samples",
             "Samples in a device batch",

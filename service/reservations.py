@@ -31,6 +31,7 @@ class Reservations:
     forecast: Forecast
     pictures: int = 0
     _bytes: int = 0
+    _answers: int = 0
     _undecoded_samples: int = 0
     _since: float = 0.0  # the last end of a request that was sampled, or when the books filled
     _held: list[Held] = field(default_factory=list)
@@ -85,6 +86,26 @@ class Reservations:
                 now = time.monotonic()
                 self.forecast.learn(held, now - self._since)
                 self._since = now
+
+    @contextmanager
+    def answer(self) -> Iterator[None]:
+        """Hold a place among the answers, or refuse at once.
+
+        Raises:
+            ServiceError: busy.
+        """
+        most = self.settings.max_pending_answers
+        if self._answers >= most:
+            raise ServiceError(
+                Kind.BUSY,
+                f"{self._answers} answers are in the making (limit: {most})",
+                retry_after_s=_SHORTEST_WAIT_S,
+            )
+        self._answers += 1
+        try:
+            yield
+        finally:
+            self._answers -= 1
 
     @contextmanager
     def memory(self, needed: int) -> Iterator[None]:

@@ -13,6 +13,7 @@ Stopped = Literal["target", "infeasible", "samples"]
 Resample = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 DtypeName = Literal["float32", "bfloat16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
+FinishReason = Literal["stop", "length"]
 TuningSource = Literal["measured", "cached", "pinned", "package"]
 
 
@@ -413,6 +414,72 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerRequest:
+    """A conversation about pictures; None means "the default".
+
+    Attributes:
+        embed: the pictures, in the order of their places in the messages, and their sampling;
+            `selection_samples` are the draws whose mean the language is shown (answer_samples).
+        messages: the last is the user's.
+        max_tokens, temperature, top_p, stop: as in `Generation`.
+        generation_seed: of the drawing of tokens; None: a new one each time.
+    """
+
+    embed: EmbedRequest
+    messages: tuple[Message, ...]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    generation_seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A new piece of an answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JointBound:
+    """What holds for all pictures of a request together, each within `radius` of its own.
+
+    Attributes:
+        bound: lower bound on the cosine of everything the language was shown with what it would be
+            shown, each picture's features at the scale they have here.
+    """
+
+    radius: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerResult:
+    """The answer to an `AnswerRequest`.
+
+    Attributes:
+        certificates: of what the language was shown of each picture, in order; empty where none
+            was asked.
+        joint: bounds for all pictures together, at `joint_confidence`; empty for a single one.
+        statement: what the certificates speak of, and what not.
+        prompt_tokens: those of the pictures among them.
+    """
+
+    model: str
+    revision: str
+    answer: str
+    finish: FinishReason
+    prompt_tokens: int
+    answer_tokens: int
+    certificates: tuple[Certificate, ...]
+    joint: tuple[JointBound, ...]
+    joint_confidence: float | None
+    statement: str
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
 class LabelSetInfo:
     """A named label set and how many labels it has."""
 
@@ -463,6 +530,7 @@ class ModelInfo:
         platform: hardware and libraries; where they agree, replays agree to the last bit.
         dtype, memory_format, batch_size, lanes, threads: see `Arrangement`.
         psm: digests of purifier and mapper, where there is one.
+        answers: whether it has a language that is shown the features.
     """
 
     name: str
@@ -481,6 +549,7 @@ class ModelInfo:
     label_sets: tuple[LabelSetInfo, ...]
     text_labels: bool
     psm: dict[str, str]
+    answers: bool
 
 
 @dataclass(frozen=True, slots=True)

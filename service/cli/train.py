@@ -73,9 +73,10 @@ def purifier(
     from service.config import encoder_settings
     from service.errors import ConfigurationError
     from service.models.unet import UNetConfig
+    from service.training.ground import Data
     from service.training.loop import Schedule
     from service.training.purifier import PurifierWeights
-    from service.training.runs import Data, train_purifier
+    from service.training.runs import train_purifier
 
     schedule = Schedule(
         steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
@@ -131,9 +132,10 @@ def mapper(
     _needs_accelerate()
     from service.config import encoder_settings
     from service.models.mapper import MapperConfig
+    from service.training.ground import Data
     from service.training.loop import Schedule
     from service.training.mapper import MapperWeights
-    from service.training.runs import Data, train_mapper
+    from service.training.runs import train_mapper
 
     schedule = Schedule(
         steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
@@ -150,6 +152,56 @@ def mapper(
             shown.report,
             purifier,
             transferred,
+        )
+    shown.end(file)
+
+
+@app.command("answerer")
+def answerer(
+    sets: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of `fcs data fetch` to ask about.", exists=True),
+    ],
+    photos: Annotated[
+        list[Path], typer.Option(help="Backgrounds: files, folders or lists; repeat.", exists=True)
+    ],
+    out: Out,
+    model: Model = None,
+    purifier: Annotated[
+        Path | None, typer.Option(help="The purifier it will serve behind: file, or its run.")
+    ] = None,
+    sigma: Sigma = None,
+    steps: Steps = 1_200,
+    batch: Batch = 8,
+    accumulate: Accumulate = 1,
+    learning_rate: LearningRate = 1e-3,
+    turns: Annotated[int, typer.Option(min=1, help="Questions of one picture.")] = 4,
+    seed: Seed = 0,
+    minutes: Minutes = None,
+    save_every: SaveEvery = 50,
+    score_every: ScoreEvery = 200,
+    bfloat16: Bfloat16 = True,
+) -> None:
+    """Train the projector from an encoder's token map to the embedded chat model."""
+    _needs_accelerate()
+    from service.config import encoder_settings
+    from service.training.ground import Data
+    from service.training.loop import Schedule
+    from service.training.runs import train_projector
+
+    schedule = Schedule(
+        steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
+    )
+    with _Shown(steps) as shown:
+        file = train_projector(
+            encoder_settings(model),
+            Data(tuple(photos), tuple(sets), _command()),
+            tuple(sigma or ()),
+            schedule,
+            out,
+            shown.report,
+            purifier,
+            turns,
         )
     shown.end(file)
 

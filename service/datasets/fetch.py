@@ -12,7 +12,7 @@ from service.datasets.archives import members
 from service.datasets.sets import PictureSet
 from service.errors import ConfigurationError
 from service.pictures.contents import set_digest
-from service.pictures.folders import picture_files
+from service.pictures.folders import SUFFIXES, picture_files
 
 _DONE = "set.json"
 
@@ -47,7 +47,7 @@ def fetch(wanted: PictureSet, folder: Path) -> Path:
             file = unpacked / path.relative_to(wanted.root)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-            count += 1
+            count += file.suffix.lower() in SUFFIXES
         if not count:
             raise ConfigurationError(f"{package.name} holds none of the pictures of {wanted.name}")
         told = {**about, "pictures": count, "contents": set_digest(picture_files([unpacked]))}

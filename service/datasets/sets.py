@@ -1,7 +1,8 @@
 """The picture sets, where each comes from, and which pictures of it are meant.
 
-`photos` and `cutouts` are for training, `stamps` for evaluation alone: nothing that the project
-trains ever sees it. The 26 photos of `mvtb-data` that the project's own benches use are left out.
+`photos`, `cutouts` and `emoji-twitter` are for training, `stamps` and `emoji-google` for evaluation
+alone: nothing that the project trains ever sees them. The 26 photos of `mvtb-data` that the
+project's own benches use are left out.
 """
 
 import re
@@ -101,6 +102,16 @@ SETS = {
             "cutouts-fluent", "npm", "@lobehub/fluent-emoji-3d", "1.1.0",
             "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58",
             r"\.(webp|png)$", "MIT",
+        ),
+        PictureSet(
+            "emoji-twitter", "npm", "emoji-datasource-twitter", "16.0.0",
+            "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
+            r"package/(img/twitter/64/.*\.png|emoji\.json)$", "CC-BY-4.0", root="package",
+        ),
+        PictureSet(
+            "emoji-google", "npm", "emoji-datasource-google", "16.0.0",
+            "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+            r"package/(img/google/64/.*\.png|emoji\.json)$", "Apache-2.0", root="package",
         ),
         PictureSet(
             "stamps", "debian", "tuxpaint-stamps-default", "2022.06.04-1",

@@ -12,6 +12,7 @@ from service.models.platform import describe
 from service.types import LabelSetInfo, ModelInfo, Preprocessing, Space, Tuning
 
 if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
     from service.models.text import TextTower
 
 _UNTUNED = Tuning("package")
@@ -32,6 +33,7 @@ class LoadedModel:
         label_sets: named sets of labels kept with the package.
         text: encodes labels given as text; None where the model has no text tower.
         psm: digests of purifier and mapper, where there is one.
+        answerer: the language that is shown the feature, a token map; None where there is none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class LoadedModel:
     label_sets: tuple[LabelSet, ...] = ()
     text: "TextTower | None" = None
     psm: dict[str, str] = field(default_factory=dict)
+    answerer: "Answerer | None" = None
 
     def halved(self) -> "LoadedModel":
         """The same in half the batch size, which is another function in the last bits."""
@@ -86,6 +89,7 @@ class LoadedModel:
             ),
             text_labels=self.text is not None,
             psm=self.psm,
+            answers=self.answerer is not None,
         )
 
 

@@ -8,7 +8,7 @@ from service.models.distributions import sha256
 from service.models.hub import download
 from service.models.mapper import Mapper
 from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile
-from service.models.psm import Expected, check, load_mapper, load_unet
+from service.models.psm import Expected, check, load_mapper, load_unet, read_part
 from service.models.purifier import Purifier
 
 
@@ -52,6 +52,28 @@ def load_parts(
                 f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
             )
     return purifier, mapper
+
+
+def projector_file(manifest: Manifest, stores: Sequence[Path]) -> Path:
+    """Of a package with a language, its projector verified to be meant for encoder and language.
+
+    Raises:
+        ConfigurationError: it is damaged or missing, or was made for something else.
+    """
+    if (answerer := manifest.answerer) is None:
+        raise ConfigurationError(f"package {manifest.name!r} has no language")
+    file = _part_file(manifest, answerer.projector, stores)
+    part = read_part(file)
+    transferred = manifest.psm is not None and manifest.psm.transferred
+    pixels = manifest.preprocessing.value()
+    # It is shown means of whatever noise: which levels it was trained with binds nobody.
+    check(file, part, Expected(manifest.encoder.sha256, (), pixels, transferred))
+    if part.language != answerer.language.sha256:
+        raise ConfigurationError(
+            f"{file} was trained for a language with digest {part.language}, the package's has"
+            f" {answerer.language.sha256}"
+        )
+    return file
 
 
 def _part_file(manifest: Manifest, part: PartFile, stores: Sequence[Path]) -> Path:

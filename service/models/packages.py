@@ -130,6 +130,17 @@ class DiffusersHub(_Strict):
     sha256: Digest
 
 
+class LanguageSource(_Strict):
+    """A chat model inside an installed Python distribution, converted once into the cache."""
+
+    distribution: str
+    version: str
+    module: str = Field(description="import name of the package that holds the file")
+    file: str = Field(description="path inside it")
+    sha256: Digest
+    converter: Literal["smollm2-gguf"]
+
+
 class PictureSetRecord(_Strict):
     """Pictures that a part was trained on."""
 
@@ -164,6 +175,20 @@ class Psm(_Strict):
         return self
 
 
+class Answerer(_Strict):
+    """A chat model that is shown the encoder's token map, through a projector trained here."""
+
+    language: LanguageSource
+    projector: PartFile
+    commands: tuple[str, ...] = Field((), description="that trained it, in order")
+    data: dict[str, PictureSetRecord] = Field(
+        default_factory=dict, description="picture sets it was trained on, by name"
+    )
+    scores: dict[str, float] = Field(
+        default_factory=dict, description="on validation scenes, as training ended"
+    )
+
+
 class Manifest(_Strict):
     """Everything a package says of itself."""
 
@@ -177,6 +202,7 @@ class Manifest(_Strict):
     sigmas: tuple[Annotated[float, Field(ge=0.001, le=16)], ...] = Field(min_length=1)
     batch_size: int = Field(8, ge=1, le=1024)
     psm: Psm | None = None
+    answerer: Answerer | None = None
     label_sets: dict[Annotated[str, Field(pattern=_NAME.pattern)], ClassifierLabels] = Field(
         default_factory=dict
     )
@@ -188,6 +214,17 @@ class Manifest(_Strict):
             {} if self.psm is None else {"purifier": self.psm.purifier, "mapper": self.psm.mapper}
         )
         return {name: part.sha256 for name, part in parts.items() if part is not None}
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of every part beside the encoder that a response depends on."""
+        if self.answerer is None:
+            return self.psm_digests
+        return {
+            **self.psm_digests,
+            "projector": self.answerer.projector.sha256,
+            "language": self.answerer.language.sha256,
+        }
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -106,9 +106,12 @@ class Pipeline(nn.Module):
 
     def encode(self, levels: Tensor) -> Tensor:
         """Pixel levels -> the encoder's own features [n, d], in its dtype."""
-        pixels = levels * self.scale + self.shift  # [n, 3, H, W]
-        pixels = pixels.to(dtype=self.dtype, memory_format=self.memory_format)
-        return self.encoder.pooled(pixels).flatten(1)
+        return self.encoder.pooled(self.normalised(levels)).flatten(1)
+
+    def normalised(self, levels: Tensor) -> Tensor:
+        """Pixel levels [n, 3, H, W] as the encoder takes them."""
+        pixels = levels * self.scale + self.shift
+        return pixels.to(dtype=self.dtype, memory_format=self.memory_format)
 
     def map(self, features: Tensor, sigmas: Tensor) -> Tensor:
         """The encoder's features [n, d] -> those moved by the mapper; the same without one."""

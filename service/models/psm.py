@@ -1,4 +1,4 @@
-"""Files of trained purifiers and mappers: weights, and what they were trained for, in one.
+"""Files of trained parts: weights, and what they were trained for, in one.
 
     <name>.safetensors
         tensors    of the module
@@ -24,7 +24,7 @@ from service.models.purifier import Purifier
 from service.models.unet import UNet, UNetConfig
 from service.types import Preprocessing
 
-Kind = Literal["unet", "mapper"]
+Kind = Literal["unet", "mapper", "projector"]
 
 
 class Part(BaseModel):
@@ -34,7 +34,8 @@ class Part(BaseModel):
         kind: which module.
         config: its shape.
         encoder: digest of the encoder's weights.
-        purifier: digest of the purifier's file, of a mapper that was trained behind one.
+        purifier: digest of the purifier's file, of what was trained behind one.
+        language: digest of the chat model, of a projector to one.
         sigmas: noise levels it was trained for, RGB in [0, 1].
         size: (H, W) of the pictures.
         mean, std: by which the encoder normalises them; None in the first files of this program.
@@ -47,6 +48,7 @@ class Part(BaseModel):
     config: dict[str, Any]
     encoder: str
     purifier: str | None = None
+    language: str | None = None
     sigmas: tuple[float, ...]
     size: tuple[int, int]
     mean: tuple[float, float, float] | None = None
@@ -132,7 +134,7 @@ def load_unet(file: Path) -> tuple[UNet, Part]:
     if part.kind != "unet":
         raise ConfigurationError(f"{file} holds a {part.kind}, a purifier was expected")
     config = {name: _tuple(value) for name, value in part.config.items()}
-    module: UNet = _load(file, lambda: UNet(UNetConfig(**config)))
+    module: UNet = load_weights(file, lambda: UNet(UNetConfig(**config)))
     return module, part
 
 
@@ -146,7 +148,7 @@ def load_mapper(file: Path) -> tuple[Mapper, Part]:
     if part.kind != "mapper":
         raise ConfigurationError(f"{file} holds a {part.kind}, a mapper was expected")
     config = {name: _tuple(value) for name, value in part.config.items()}
-    module: Mapper = _load(file, lambda: Mapper(MapperConfig(**config)))
+    module: Mapper = load_weights(file, lambda: Mapper(MapperConfig(**config)))
     return module, part
 
 
@@ -161,7 +163,12 @@ def config_of(module: Purifier | Mapper) -> dict[str, Any]:
     raise ConfigurationError(f"{type(module).__name__} is kept in its own format")
 
 
-def _load(file: Path, make: Callable[[], Any]) -> Any:
+def load_weights(file: Path, make: Callable[[], Any]) -> Any:
+    """A module with the weights of a file.
+
+    Raises:
+        ConfigurationError: they do not fit it.
+    """
     try:
         module = make()
         module.load_state_dict(load_file(file))

@@ -55,7 +55,7 @@ def revision(manifest: Manifest, device: str, arrangement: Arrangement) -> str:
     depends_on = {
         "function": _FUNCTION_VERSION,
         "weights": manifest.encoder.sha256,
-        **manifest.psm_digests,
+        **manifest.digests,
         "preprocessing": asdict(manifest.preprocessing.value()),
         "device": device,
         "dtype": f"torch.{arrangement.dtype}",

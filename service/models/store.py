@@ -19,13 +19,15 @@ from service.models.encoder import Encoder
 from service.models.hub import download, is_hub_id
 from service.models.label_sets import load_label_sets
 from service.models.loaded import LoadedModel
-from service.models.package_parts import load_parts
+from service.models.package_parts import load_parts, projector_file
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Parts, Pipeline
 from service.models.revision import folder_digest, revision
 from service.models.tuning import arrange
+from service.types import Preprocessing
 
 if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
     from service.models.text import TextTower
 
 DEFAULT_SIGMAS = (0.1, 0.25, 0.5, 1.0)
@@ -48,7 +50,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
         ConfigurationError: nothing of that name, a digest that differs, or an unsupported model.
     """
     manifest = resolve(reference, settings)
-    encoder, folder = _load_encoder(manifest, settings)
+    encoder, folder, answerer = _load_encoder(manifest, settings)
     label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
@@ -74,6 +76,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
         label_sets=label_sets,
         text=None if folder is None else _load_text(folder),
         psm=manifest.psm_digests,
+        answerer=answerer,
     )
 
 
@@ -100,8 +103,6 @@ def describe_reference(
     Raises:
         ConfigurationError: neither of the two, no safetensors, or a processor that fits no fixed x.
     """
-    from service.models.processors import load_preprocessing
-
     source: FolderSource | HubSource
     if (Path(reference) / "config.json").is_file():
         folder = Path(reference).resolve()
@@ -122,7 +123,7 @@ def describe_reference(
             description=f"Hugging Face encoder {reference}",
             licence="see the model's own page",
             encoder=source,
-            preprocessing=packages.PreprocessingManifest(**asdict(load_preprocessing(folder))),
+            preprocessing=packages.PreprocessingManifest(**asdict(_preprocessing(folder))),
             sigmas=sigmas or DEFAULT_SIGMAS,
         )
     except ValidationError as error:
@@ -131,17 +132,39 @@ def describe_reference(
         raise ConfigurationError(f"{reference}: {where}: {first['msg']}") from error
 
 
+def _preprocessing(folder: Path) -> Preprocessing:
+    from service.models.answerer.load import family_of
+    from service.models.processors import load_preprocessing
+
+    seeing = family_of(folder)
+    if seeing is None:
+        return load_preprocessing(folder)
+    family, config = seeing
+    return family.preprocessing(folder, config)
+
+
 def _load_text(folder: Path) -> "TextTower | None":
     from service.models.text import load_text_tower
 
     return load_text_tower(folder)
 
 
-def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path | None]:
-    """The encoder, and its Hugging Face folder if it has one."""
-    source = manifest.encoder
+def _load_encoder(
+    manifest: Manifest, settings: Settings
+) -> tuple[Encoder, Path | None, "Answerer | None"]:
+    """The encoder, its Hugging Face folder if it has one, and its language if it has one."""
+    source, cache = manifest.encoder, settings.cache_dir / "converted"
     if isinstance(source, DistributionSource):
-        return load_converted(source, settings.cache_dir / "converted"), None
+        encoder = load_converted(source, cache)
+        if manifest.answerer is None:
+            return encoder, None, None
+        from service.models.answerer.answerer import embedded_answerer
+
+        projector = projector_file(manifest, stores(settings))
+        size = manifest.preprocessing.value().size
+        language = manifest.answerer.language
+        eyes, answerer = embedded_answerer(encoder, language, projector, size, cache)
+        return eyes, None, answerer
     # Imported here, as the hub client is below: the embedded default needs neither of them, and
     # starts in half the time without.
     from service.models.families import load_encoder
@@ -156,4 +179,11 @@ def _load_encoder(manifest: Manifest, settings: Settings) -> tuple[Encoder, Path
             f"package {manifest.name!r}: the weights in {folder} have digest {found}, the manifest"
             f" says {source.sha256}"
         )
-    return load_encoder(folder), folder
+    from service.models.answerer.load import family_of
+
+    if family_of(folder) is None:
+        return load_encoder(folder), folder, None
+    from service.models.answerer.answerer import load_answerer
+
+    eyes, answerer = load_answerer(folder, manifest.preprocessing.value().size)
+    return eyes, None, answerer

@@ -115,7 +115,7 @@ def _setting(
     circumstances = {
         "version": _VERSION,
         "weights": manifest.encoder.sha256,
-        **manifest.psm_digests,
+        **manifest.digests,
         "size": list(manifest.preprocessing.value().size),
         "batch_size": manifest.batch_size,
         "platform": describe("cpu"),

@@ -18,18 +18,30 @@ from starlette.types import Message
 
 from service.config import Settings
 from service.errors import Kind, ServiceError, invalid, shown, too_large
-from service.rest.schemas import MAX_INPUTS, PictureBody
+from service.rest.schemas import MAX_INPUTS, PictureBody, SamplingBody
 
 _MAX_PARTS = 1000
 # Values of one request: a parser that holds the interpreter must not hold it for seconds.
 _MAX_VALUES = 1_000_000
 _LARGE = 1024 * 1024  # bodies from this size on are parsed one at a time
-_TEXT_FIELDS = {"inputs", "model", "profile", "encoding_format", "seed", "template", "label_set"}
+_TEXT_FIELDS = {
+    "inputs",
+    "model",
+    "profile",
+    "encoding_format",
+    "seed",
+    "template",
+    "label_set",
+    "prompt",
+}
 _LIST_FIELDS = {"inputs", "radii", "labels", "references"}
 # Lists of texts: a value that is no JSON list is one text, even if it looks like a number.
 _TEXT_LISTS = {"labels"}
 B = TypeVar("B", bound=PictureBody)
+S = TypeVar("S", bound=SamplingBody)
 T = TypeVar("T")
+# Pydantic's names for branches of unions, which say nothing to a client.
+_BRANCHES = {"str", "list[str]", "base64", "numbers", "text", "image", "image_url"}
 
 
 class BodyReader:
@@ -67,6 +79,23 @@ class BodyReader:
             f"content type {shown(content_type) if content_type else 'absent'};"
             " send application/json or multipart/form-data",
         )
+
+    async def read_json(self, request: Request, kind: type[S]) -> tuple[S, tuple[bytes, ...]]:
+        """Parse a body that is JSON alone.
+
+        Raises:
+            ServiceError: as `read`.
+        """
+        header = request.headers.get("content-type", "")
+        content_type = header.partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise ServiceError(
+                Kind.MEDIA_TYPE,
+                f"content type {shown(content_type) if content_type else 'absent'};"
+                " send application/json",
+            )
+        data = await self._read(request)
+        return await self._off_the_loop(len(data), partial(parse_json, data, kind))
 
     async def _off_the_loop(self, size: int, parse: Callable[[], T]) -> T:
         """Megabytes of base64 or numbers: in a thread, and large bodies one at a time."""
@@ -108,7 +137,7 @@ class BodyReader:
             )
 
 
-def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
+def parse_json(data: bytes, kind: type[S]) -> tuple[S, tuple[bytes, ...]]:
     """Strictly typed JSON -> body and its pictures.
 
     Raises:
@@ -122,8 +151,7 @@ def parse_json(data: bytes, kind: type[B]) -> tuple[B, tuple[bytes, ...]]:
     if not isinstance(fields, dict):
         raise invalid("the body must be a JSON object")
     body = _validated(fields, kind)
-    inputs = [body.inputs] if isinstance(body.inputs, str) else body.inputs
-    return body, tuple(_picture(text, i) for i, text in enumerate(inputs))
+    return body, tuple(_picture(text, param) for param, text in body.encoded())
 
 
 def _check_values(commas: int) -> None:
@@ -134,7 +162,7 @@ def _check_values(commas: int) -> None:
         )
 
 
-def _validated(fields: dict[str, Any], kind: type[B]) -> B:
+def _validated(fields: dict[str, Any], kind: type[S]) -> S:
     """Known fields only, each of its type; a hostile body must not cost an error a value."""
     if unknown := next((name for name in fields if name not in kind.model_fields), None):
         allowed = ", ".join(kind.model_fields)
@@ -158,7 +186,8 @@ def parse_fields(
     for name, text in texts:
         _add_field(fields, name, text)
     pictures = tuple(
-        part if isinstance(part, bytes) else _picture(part, i) for i, part in enumerate(inputs)
+        part if isinstance(part, bytes) else _picture(part, f"inputs[{i}]")
+        for i, part in enumerate(inputs)
     )
     return _validated({**fields, "inputs": []}, kind), pictures
 
@@ -221,9 +250,8 @@ def _add_field(fields: dict[str, Any], name: str, text: str) -> None:
         fields[name] = value
 
 
-def _picture(text: str, index: int) -> bytes:
+def _picture(text: str, param: str) -> bytes:
     """Base64 or a base64 data URI -> bytes."""
-    param = f"inputs[{index}]"
     head = text[:256].lstrip().lower()
     if head.startswith(("http://", "https://")):
         raise invalid("remote image URLs are refused; send the picture itself as base64", param)
@@ -253,6 +281,6 @@ def _name(location: Iterable[int | str]) -> str | None:
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in {"str", "list[str]", "base64", "numbers"}:
+        elif part not in _BRANCHES and not part.startswith("list["):
             name += f".{part}" if name else part
     return name or None

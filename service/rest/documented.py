@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.rest.schemas import ErrorResponse, PictureBody
+from service.rest.schemas import ErrorResponse, PictureBody, SamplingBody
 
 _CASES = {
     413: "body or picture over the limit",
@@ -41,11 +41,15 @@ def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
 
 def documented_body(kind: type[PictureBody]) -> dict[str, Any]:
     """A body for OpenAPI, which cannot see it: the routes read their requests themselves."""
+    told = documented_json(kind)
+    told["requestBody"]["content"]["multipart/form-data"] = {"schema": _FORM}
+    return told
+
+
+def documented_json(kind: type[SamplingBody]) -> dict[str, Any]:
+    """The same of a body that is JSON alone."""
     schema = kind.model_json_schema()
-    content = {
-        "application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))},
-        "multipart/form-data": {"schema": _FORM},
-    }
+    content = {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 
 from service.core import Core
 from service.errors import unavailable
-from service.rest import encode
+from service.rest import compatible, encode
+from service.rest.answers import AnswerBody, AnswerResponse, SpokenResponse, encoded
 from service.rest.body import BodyReader
 from service.rest.documented import ERRORS, documented_body, documented_events
 from service.rest.errors import CLIENT_CLOSED, error_response
@@ -74,6 +75,26 @@ def router(core: Core) -> APIRouter:
         if result is None:
             return Response(status_code=CLIENT_CLOSED)
         return Response(encode.labels(result), media_type="application/json")
+
+    @routes.post(
+        "/answer",
+        response_model=None,
+        responses={200: {"model": AnswerResponse}, **ERRORS},
+        openapi_extra=documented_body(AnswerBody),
+        summary="What a language model says about pictures, its features certified",
+    )
+    async def answer(request: Request) -> Response:
+        """With `stream`, `text` events as it speaks, then `result`, the whole, or `error`."""
+        body, images = await bodies.read(request, AnswerBody)
+        wanted = body.answer(images)
+        if body.stream:
+            return SpokenResponse(core, wanted)
+        result = await unless_client_leaves(request.receive, core.answer(wanted))
+        if result is None:
+            return Response(status_code=CLIENT_CLOSED)
+        return Response(encoded(result), media_type="application/json")
+
+    routes.include_router(compatible.router(core, bodies))
 
     @routes.get("/info", response_model=InfoResponse, responses={503: ERRORS[503]})
     async def info() -> Response:

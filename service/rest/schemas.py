@@ -1,5 +1,6 @@
 """The JSON bodies. Types are checked here, strictly; ranges are checked in `service.admission`."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -15,12 +16,9 @@ MAX_INPUTS = 1000
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class PictureBody(Form):
-    """Pictures and sampling. Absent fields take the service's defaults (see `GET /info`)."""
+class SamplingBody(Form, ABC):
+    """Sampling of pictures. Absent fields take the service's defaults (see `GET /info`)."""
 
-    inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
-        description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
-    )
     model: str | None = None
     profile: str | None = None
     certify: bool = True
@@ -41,6 +39,10 @@ class PictureBody(Form):
     priority: int = 0
     timeout_ms: int | None = Field(None, ge=1, le=10**9)
     seed: str | None = Field(None, description="32 hex digits; only where the operator allows it")
+
+    @abstractmethod
+    def encoded(self) -> list[tuple[str, str]]:
+        """Pictures as they were sent, base64 or data URIs, each with its place for errors."""
 
     def request(self, images: tuple[bytes, ...]) -> EmbedRequest:
         """The transport-free request."""
@@ -64,6 +66,19 @@ class PictureBody(Form):
         if self.target is not None:
             return types.Target(self.target.radius, self.target.bound)
         return None if "target" in self.model_fields_set else "default"
+
+
+class PictureBody(SamplingBody):
+    """Pictures and their sampling."""
+
+    inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
+        description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
+    )
+
+    def encoded(self) -> list[tuple[str, str]]:
+        """The inputs, each with its place."""
+        given = [self.inputs] if isinstance(self.inputs, str) else self.inputs
+        return [(f"inputs[{i}]", text) for i, text in enumerate(given)]
 
 
 class EmbedBody(PictureBody):
@@ -143,6 +158,7 @@ class Model(Form):
     label_sets: list[LabelSet]
     text_labels: bool = Field(description="whether `POST /classify` takes labels as text")
     psm: dict[str, str] = Field(description="digests of purifier and mapper, where there is one")
+    answers: bool = Field(description="whether `POST /answer` takes it")
 
 
 class Defaults(Form):

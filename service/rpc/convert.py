@@ -8,6 +8,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from service import types
+from service.conversations import conversation
 from service.errors import ServiceError, invalid
 from service.rpc.errors import MAX_MESSAGE, STATUS
 from service.rpc.generated import fcs_pb2 as pb
@@ -74,6 +75,54 @@ def classify_response(result: types.ClassifyResult) -> pb.ClassifyResponse:
             for i, item in enumerate(result.data)
         ],
         timing=_timing(result.timing),
+    )
+
+
+def answer_request(
+    message: pb.AnswerRequest, remaining_s: float | None, most_s: float
+) -> types.AnswerRequest:
+    """The request; its pictures and timeouts as in `embed_request`.
+
+    Raises:
+        ServiceError: invalid, where prompt, messages and pictures do not fit together.
+    """
+
+    def given(name: str) -> bool:
+        return message.HasField(name)  # type: ignore[arg-type]  # checked by protobuf at run time
+
+    embed = embed_request(message.embed, remaining_s, most_s)
+    told = [types.Message(m.role, tuple(_part(p) for p in m.parts)) for m in message.messages]
+    return types.AnswerRequest(
+        embed=embed,
+        messages=conversation(message.prompt if given("prompt") else None, told, len(embed.images)),
+        max_tokens=message.max_tokens if given("max_tokens") else None,
+        temperature=message.temperature if given("temperature") else None,
+        top_p=message.top_p if given("top_p") else None,
+        stop=tuple(message.stop),
+        generation_seed=message.generation_seed if given("generation_seed") else None,
+    )
+
+
+def _part(part: pb.Part) -> str | None:
+    return part.text if part.HasField("text") else None
+
+
+def answer_result(result: types.AnswerResult) -> pb.AnswerResponse:
+    """The last message of an answer."""
+    return pb.AnswerResponse(
+        result=pb.AnswerResult(
+            model=result.model,
+            revision=result.revision,
+            answer=result.answer,
+            finish_reason=result.finish,
+            certificates=[_certificate(one) for one in result.certificates],
+            joint=[pb.BoundSoFar(radius=b.radius, bound=b.bound) for b in result.joint],
+            joint_confidence=result.joint_confidence,
+            statement=result.statement,
+            prompt_tokens=result.prompt_tokens,
+            answer_tokens=result.answer_tokens,
+            timing=_timing(result.timing),
+        )
     )
 
 
@@ -200,6 +249,7 @@ def info_response(info: types.ServiceInfo) -> pb.InfoResponse:
                 label_sets=[pb.LabelSet(name=s.name, size=s.size) for s in model.label_sets],
                 text_labels=model.text_labels,
                 psm=model.psm,
+                answers=model.answers,
             )
             for model in info.models
         ],

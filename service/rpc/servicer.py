@@ -11,6 +11,7 @@ import grpc
 from service import types
 from service.core import Core
 from service.errors import Kind, ServiceError
+from service.mailbox import Mailbox
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
@@ -58,6 +59,39 @@ class FcsServicer:
 
         return await self._answered("Classify", context, work)
 
+    async def answer(self, message: bytes, context: Context) -> None:
+        """What a language model says, piece by piece; what was not read yet is one piece."""
+        unread = ""
+        news: Mailbox[int, bool] = Mailbox()
+
+        def heard(event: types.Said | types.Event) -> None:
+            nonlocal unread
+            if isinstance(event, types.Said):
+                unread += event.text
+                news.put(0, True)
+
+        async def tell() -> None:
+            nonlocal unread
+            while await news.get():
+                text, unread = unread, ""
+                await context.write(pb.AnswerResponse(text=text))
+
+        async def work() -> None:
+            check_size(message, self._core.settings)
+            parsed = convert.parse(pb.AnswerRequest, message)
+            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
+            request = convert.answer_request(parsed, remaining, most)
+            telling = asyncio.create_task(tell())
+            try:
+                result = await self._core.answer(request, heard)
+                news.close()
+                await telling
+            finally:
+                telling.cancel()
+            await context.write(convert.answer_result(result))
+
+        await self._answered("Answer", context, work)
+
     async def info(self, message: bytes, context: Context) -> pb.InfoResponse:
         """Models, noise levels, limits and defaults."""
 
@@ -101,6 +135,9 @@ def handlers(servicer: FcsServicer) -> grpc.GenericRpcHandler:
             servicer.embed_stream, response_serializer=lambda response: response.SerializeToString()
         ),
         "Classify": unary(servicer.classify),
+        "Answer": grpc.unary_stream_rpc_method_handler(
+            servicer.answer, response_serializer=lambda response: response.SerializeToString()
+        ),
         "Info": unary(servicer.info),
     }
     return grpc.method_handlers_generic_handler("fcs.v1.Fcs", methods)

@@ -44,7 +44,7 @@ class Scenes:
             raise ConfigurationError("no photos to train on")
         self._sources, self._size, self._seed = sources, size, seed
         self._unreadable: set[Path] = set()
-        self._shelf = Shelf(_KEPT_SIDES * max(size), copies)
+        self.shelf = Shelf(_KEPT_SIDES * max(size), copies)
 
     def __getitem__(self, i: int) -> NDArray[np.uint8]:
         """Scene i.
@@ -69,7 +69,7 @@ class Scenes:
         for _ in range(_TRIES):
             file = files[int(rng.integers(len(files)))]
             try:
-                return self._shelf.load(file, mode)
+                return self.shelf.load(file, mode)
             except ConfigurationError as error:
                 if file not in self._unreadable:
                     self._unreadable.add(file)
@@ -79,19 +79,26 @@ class Scenes:
 
     def _photo(self, rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
         """A crop of any place, size and moderate distortion."""
-        photo = self._draw(rng, self._sources.photos, "RGB")
-        aspect = np.exp(rng.uniform(-0.3, 0.3)) * size[1] / size[0]
-        share = rng.uniform(_SMALLEST_CROP, 1)
-        height = np.sqrt(share * photo.width * photo.height / aspect)
-        shrink = min(1.0, photo.height / height, photo.width / (height * aspect))
-        height, width = height * shrink, height * aspect * shrink
-        left = rng.uniform(0, max(0.0, photo.width - width))
-        top = rng.uniform(0, max(0.0, photo.height - height))
-        box = (left, top, left + width, top + height)
-        return photo.resize((size[1], size[0]), Image.Resampling.BICUBIC, box, reducing_gap=2.0)
+        return _crop(rng, self._draw(rng, self._sources.photos, "RGB"), size, _SMALLEST_CROP)
+
+    def crop(self, rng: np.random.Generator, photo: Image.Image, smallest: float) -> Image.Image:
+        """A crop of one photo of at least this share of its area, as large as a scene."""
+        return _crop(rng, photo, self._size, smallest)
 
     def _composed(self, rng: np.random.Generator) -> Image.Image:
-        """A cut-out over something."""
+        """Any cut-out over something."""
+        return self.composed(rng, None, _TEXTURED)
+
+    def composed(
+        self, rng: np.random.Generator, cutout: Image.Image | None, textured: float
+    ) -> Image.Image:
+        """A cut-out over white, a plain colour or a photo.
+
+        Args:
+            rng: of every choice.
+            cutout: RGBA; None: any of the sources'.
+            textured: chance that a photo fills it.
+        """
         chance = rng.random()
         if chance < _ON_WHITE:
             scene = Image.new("RGB", self._size[::-1], "white")
@@ -100,15 +107,30 @@ class Scenes:
             scene = Image.new("RGB", self._size[::-1], colour)
         else:
             scene = self._photo(rng, self._size)
-        cutout = self._draw(rng, self._sources.cutouts, "RGBA")
+        cutout = cutout or self._draw(rng, self._sources.cutouts, "RGBA")
         fit = min(scene.width / cutout.width, scene.height / cutout.height)
         scale = fit * rng.uniform(0.45, 1.05)
         size = max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))
         cutout = cutout.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
         alpha = cutout.getchannel("A")
-        if rng.random() < _TEXTURED:
+        if rng.random() < textured:
             cutout = self._photo(rng, size[::-1])
         left = round(rng.uniform(min(0, scene.width - size[0]), max(0, scene.width - size[0])))
         top = round(rng.uniform(min(0, scene.height - size[1]), max(0, scene.height - size[1])))
         scene.paste(cutout.convert("RGB"), (left, top), alpha)
         return scene
+
+
+def _crop(
+    rng: np.random.Generator, photo: Image.Image, size: tuple[int, int], smallest: float
+) -> Image.Image:
+    """Of any place, size and moderate distortion; size as (H, W)."""
+    aspect = np.exp(rng.uniform(-0.3, 0.3)) * size[1] / size[0]
+    share = rng.uniform(smallest, 1)
+    height = np.sqrt(share * photo.width * photo.height / aspect)
+    shrink = min(1.0, photo.height / height, photo.width / (height * aspect))
+    height, width = height * shrink, height * aspect * shrink
+    left = rng.uniform(0, max(0.0, photo.width - width))
+    top = rng.uniform(0, max(0.0, photo.height - height))
+    box = (left, top, left + width, top + height)
+    return photo.resize((size[1], size[0]), Image.Resampling.BICUBIC, box, reducing_gap=2.0)

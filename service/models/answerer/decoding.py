@@ -7,7 +7,7 @@ up to the rounding of another batch size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +16,7 @@ from transformers import DynamicCache
 
 from service.models.answerer.family import Family
 from service.models.answerer.prompt import Prompt
-from service.types import Generation
-
-Finish = Literal["stop", "length"]
+from service.types import FinishReason, Generation
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +32,7 @@ class Row:
     position: int
     draw: torch.Generator
     ids: list[int] = field(default_factory=list)
-    finish: Finish | None = None
+    finish: FinishReason | None = None
 
 
 class Decoder:

@@ -54,6 +54,12 @@ class Family(ABC):
         """
         return load_preprocessing(folder)
 
+    def part_from_eyes(self) -> None:  # noqa: B027 - most need nothing
+        """From here on the eyes may run in another precision than the language.
+
+        Nothing to do where the model's code does not take its eyes' precision for its own.
+        """
+
     @property
     def image_token(self) -> int:
         """Its number in the vocabulary."""

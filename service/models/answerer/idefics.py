@@ -15,9 +15,18 @@ from service.types import Preprocessing
 class Idefics(Family):
     """As with `do_image_splitting=False`: patches of one view, shuffled together and projected."""
 
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._eyes = [model.model.vision_model, model.model.connector]
+
     def eyes(self) -> Sequence[nn.Module]:
         """Vision model and connector."""
-        return [self.model.model.vision_model, self.model.model.connector]
+        return self._eyes
+
+    def part_from_eyes(self) -> None:
+        """The model brings what it is shown to the precision of its first weight, an eye's."""
+        self.model.model.vision_model = nn.Identity()
+        self.model.model.connector = nn.Identity()
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """Connected patches, [n, T, D]."""

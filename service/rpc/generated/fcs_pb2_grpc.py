@@ -49,6 +49,11 @@ class FcsStub:
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.SerializeToString,
                 response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_stream(
+                '/fcs.v1.Fcs/Answer',
+                request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerResponse.FromString,
+                _registered_method=True)
         self.Info = channel.unary_unary(
                 '/fcs.v1.Fcs/Info',
                 request_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.InfoRequest.SerializeToString,
@@ -86,6 +91,14 @@ class FcsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """What a language model says about the pictures, as it says it; the whole, with the certificates
+        of what it was shown, comes last (REST: `POST /answer`). Cancelling stops the decoding.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Info(self, request, context):
         """Models, noise levels, limits and defaults.
         """
@@ -110,6 +123,11 @@ def add_FcsServicer_to_server(servicer, server):
                     servicer.Classify,
                     request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.FromString,
                     response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_stream_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerRequest.FromString,
+                    response_serializer=service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerResponse.SerializeToString,
             ),
             'Info': grpc.unary_unary_rpc_method_handler(
                     servicer.Info,
@@ -198,6 +216,33 @@ class Fcs:
             '/fcs.v1.Fcs/Classify',
             service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyRequest.SerializeToString,
             service_dot_rpc_dot_generated_dot_fcs__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/fcs.v1.Fcs/Answer',
+            service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerRequest.SerializeToString,
+            service_dot_rpc_dot_generated_dot_fcs__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,
