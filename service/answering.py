@@ -46,9 +46,17 @@ def language_of(model: LoadedModel, loaded: Sequence[LoadedModel]) -> Answerer:
     return model.answerer
 
 
-def sampling(request: AnswerRequest, settings: Settings) -> EmbedRequest:
-    """How the pictures are sampled; by default with few draws, as nobody compares the embedding."""
+def sampling(
+    request: AnswerRequest, loaded: Sequence[LoadedModel], settings: Settings
+) -> EmbedRequest:
+    """Which model samples the pictures, and how: by default the first that has a language.
+
+    By default with few draws, too, as nobody compares the embedding.
+    """
     wanted = request.embed
+    if wanted.model is None:
+        able = next((one.name for one in loaded if one.answerer is not None), None)
+        wanted = replace(wanted, model=able)
     if wanted.receipt:
         raise invalid("a receipt is of an embedding, not of an answer: use embed", "receipt")
     if wanted.selection_samples is not None:

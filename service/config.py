@@ -21,6 +21,7 @@ PREFIX = "FCS_"
 CONFIG_VARIABLE = "FCS_CONFIG"
 DEFAULT_MODEL = "efficientnet-lite0-160-psm"
 DEFAULT_ENCODER = "efficientnet-lite0-160"  # which that model stands around
+DEFAULT_ANSWERER = "lite0-smollm2"  # which is served beside it
 MIB = 1024 * 1024
 _DEVICES = re.compile(r"auto|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*")
 # The noise sampler's own distance from a true Gaussian stays below 1 - this, even for 100,000
@@ -58,7 +59,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 lets the system choose")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 lets the system choose")
     model: str = Field(DEFAULT_MODEL, description="package name, Hugging Face hub id or folder")
-    extra_models: tuple[str, ...] = Field((), description="more models, named by requests")
+    extra_models: tuple[str, ...] | None = Field(
+        None,
+        description="more models, named by requests; None: beside the embedded default the embedded"
+        " one that answers, beside others none",
+    )
     model_store: Path = Path(__file__).resolve().parent.parent / "model_store"
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("fcs-serve"))
     signing_key: Path | None = Field(
@@ -118,6 +123,13 @@ class Settings(BaseSettings):
     )
     default_target_bound: float = Field(0.9, gt=0, lt=1)
     default_timeout_ms: int = Field(30_000, ge=1)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that is served, the default first."""
+        if self.extra_models is not None:
+            return (self.model, *self.extra_models)
+        return (self.model, *([DEFAULT_ANSWERER] if self.model == DEFAULT_MODEL else []))
 
     @model_validator(mode="after")
     def _defaults_within_limits(self) -> Self:

@@ -249,9 +249,9 @@ class Core:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         arrived, loop = time.monotonic(), asyncio.get_running_loop()
-        _, model = self._admit(request.embed)
+        wanted = answering.sampling(request, list(self._models.values()), self.settings)
+        _, model = self._admit(wanted)
         answerer = answering.language_of(model, list(self._models.values()))
-        wanted = answering.sampling(request, self.settings)
         plan, limit = self._plan(wanted, model), admission.timeout_s(wanted, self.settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
         generation = answering.generation(request, prompt, answerer.prompter.context, self.settings)

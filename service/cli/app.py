@@ -5,7 +5,7 @@ import sys
 import typer
 
 from service import __version__
-from service.cli import bench, certify, data, evaluate, models, prove, serve, train, verify
+from service.cli import ask, bench, certify, data, evaluate, models, prove, serve, train, verify
 from service.errors import ConfigurationError, ServiceError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("certify")(certify.certify)
+app.command("ask")(ask.ask)
 app.command("prove")(prove.prove)
 app.command("verify")(verify.verify)
 app.add_typer(models.app, name="models")

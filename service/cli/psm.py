@@ -1,9 +1,12 @@
-"""`fcs models add-psm`: a package of an encoder between its trained purifier and mapper."""
+"""`fcs models add-psm` and `add-answerer`: packages of an encoder and its trained parts."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from service.models.assembly import Ingredients
 
 
 def add_psm(
@@ -36,12 +39,49 @@ def add_psm(
 
     It is loaded once, to be sure that it can be served.
     """
+    from service.models.assembly import Ingredients
+
+    ingredients = Ingredients(name, purifier, diffusion, mapper, tuple(sigma or ()), transferred)
+    _assemble(ingredients, model, store)
+
+
+def add_answerer(
+    name: Annotated[str, typer.Argument(help="Name requests will use.")],
+    projector: Annotated[
+        Path, typer.Option(help="File, or folder of its training run.", exists=True)
+    ],
+    purifier: Annotated[
+        Path, typer.Option(help="That it was trained behind: file, or folder.", exists=True)
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The encoder: package name, hub id or folder; else the embedded one."),
+    ] = None,
+    sigma: Annotated[
+        list[float] | None,
+        typer.Option(help="Noise level; repeat. Default: those the purifier was trained for."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where to; default: this machine's own store.")
+    ] = None,
+) -> None:
+    """Make a package that answers questions in the embedded language.
+
+    It is loaded once, to be sure that it can be served.
+    """
+    from service.models.assembly import Ingredients
+
+    levels = tuple(sigma or ())
+    ingredients = Ingredients(name, purifier, None, None, levels, False, projector)
+    _assemble(ingredients, model, store)
+
+
+def _assemble(ingredients: "Ingredients", model: str | None, store: Path | None) -> None:
     from service.config import encoder_settings
-    from service.models.assembly import Ingredients, assemble
+    from service.models.assembly import assemble
     from service.models.store import stores
 
-    settings = encoder_settings(model)
-    ingredients = Ingredients(name, purifier, diffusion, mapper, tuple(sigma or ()), transferred)
+    settings, name = encoder_settings(model), ingredients.name
     where = store or stores(settings)[-1]
     folder = assemble(settings, ingredients, where)
     known = where in stores(settings)

@@ -18,6 +18,9 @@ _EXAMPLE = Path("build/pictures/astronaut.png")
 
 def serve(
     model: Annotated[str | None, typer.Option(help="Package name, hub id or folder.")] = None,
+    extra_model: Annotated[
+        list[str] | None, typer.Option(help="One more, named by requests; repeat.")
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address of both doors.")] = None,
     port: Annotated[int | None, typer.Option(help="REST port; 0: any.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0: any.")] = None,
@@ -57,6 +60,7 @@ def serve(
     settings = load_settings(
         config,
         model=model,
+        extra_models=tuple(extra_model) if extra_model else None,
         host=host,
         port=port,
         grpc_port=grpc_port,
@@ -90,3 +94,8 @@ def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
         f"try:  curl -s http://{shown}:{rest_port}/embed -F inputs=@{picture}"
         " -F 'radii=[0.125, 0.25]'"
     )
+    if any(one.answers for one in info.models):
+        typer.echo(
+            f"      curl -s http://{shown}:{rest_port}/answer -F inputs=@{picture}"
+            " -F 'prompt=What kind of thing is this?'"
+        )

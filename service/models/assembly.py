@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,6 +18,7 @@ from service.models.distributions import sha256
 from service.models.hub import download, is_hub_id
 from service.models.loaded import LoadedModel
 from service.models.packages import (
+    Answerer,
     DiffusersFolder,
     DiffusersHub,
     Manifest,
@@ -31,7 +32,8 @@ from service.models.store import load_model, resolve, stores
 _log = logging.getLogger(__name__)
 
 _PURIFIER, _MAPPER = "purifier.safetensors", "mapper.safetensors"
-_KINDS = {_PURIFIER: "unet", _MAPPER: "mapper"}
+_PROJECTOR = "projector.safetensors"
+_KINDS = {_PURIFIER: "unet", _MAPPER: "mapper", _PROJECTOR: "projector"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Ingredients:
         diffusion: hub id or folder of a diffusers model, in place of `purifier`.
         sigmas: noise levels; none given: those that all parts were trained for.
         transferred: the parts were trained for another encoder, on purpose.
+        projector: file, or folder of its run: the package answers, in the embedded language.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Ingredients:
     mapper: Path | None
     sigmas: tuple[float, ...]
     transferred: bool
+    projector: Path | None = None
 
 
 def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
@@ -62,10 +66,12 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
             give no finite features.
     """
     base = resolve(settings.model, settings)
-    if base.psm is not None:
+    if base.psm is not None or base.answerer is not None:
         raise ConfigurationError(
-            f"{base.name} has a purifier or mapper already: name its encoder's own package"
+            f"{base.name} has trained parts already: name its encoder's own package"
         )
+    if wanted.mapper is not None and wanted.projector is not None:
+        raise ConfigurationError("no mapper can be trained behind a projector yet")
     if packages.find([*stores(settings), store], wanted.name) is not None:
         raise ConfigurationError(f"a package {wanted.name!r} exists already; choose another name")
     if wanted.mapper is not None and wanted.diffusion is not None:
@@ -74,25 +80,33 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         raise ConfigurationError("name one purifier: a trained one, or a diffusion model")
     files = {
         name: (given / name if given.is_dir() else given)
-        for name, given in ((_PURIFIER, wanted.purifier), (_MAPPER, wanted.mapper))
+        for name, given in (
+            (_PURIFIER, wanted.purifier),
+            (_MAPPER, wanted.mapper),
+            (_PROJECTOR, wanted.projector),
+        )
         if given is not None
     }
     parts = {name: read_part(file) for name, file in files.items()}
-    sigmas = wanted.sigmas or _common(base, parts)
+    of_noise = {name: part for name, part in parts.items() if name != _PROJECTOR}
+    sigmas = wanted.sigmas or _common(base, of_noise)
     expected = Expected(base.encoder.sha256, sigmas, base.preprocessing.value(), wanted.transferred)
     for name, part in parts.items():
         if part.kind != _KINDS[name]:
             raise ConfigurationError(f"{files[name]} holds a {part.kind}, not a {_KINDS[name]}")
-        check(files[name], part, expected)
+        # A projector is shown means of whatever noise: no level binds it.
+        levels = part.sigmas if name == _PROJECTOR else sigmas
+        check(files[name], part, replace(expected, sigmas=levels))
         done, planned = (part.training.get(told, 0) for told in ("steps", "planned_steps"))
         if done < planned:
             _log.warning("%s was stopped at step %d of %d", files[name], done, planned)
     behind = sha256(files[_PURIFIER]) if _PURIFIER in files else None
-    if _MAPPER in parts and parts[_MAPPER].purifier != behind:
-        raise ConfigurationError(
-            f"{files[_MAPPER]} was trained behind the purifier {parts[_MAPPER].purifier}, not"
-            f" behind {behind}"
-        )
+    for name in (_MAPPER, _PROJECTOR):
+        if name in parts and parts[name].purifier != behind:
+            raise ConfigurationError(
+                f"{files[name]} was trained behind the purifier {parts[name].purifier}, not"
+                f" behind {behind}"
+            )
     pinned = {name: PartFile(file=name, sha256=sha256(file)) for name, file in files.items()}
     purifier = pinned.get(_PURIFIER) or _diffusion(wanted.diffusion)
     try:
@@ -100,20 +114,22 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
             purifier=purifier,
             mapper=pinned.get(_MAPPER),
             transferred=wanted.transferred,
-            commands=tuple(_commands(parts)),
-            data=_data(parts),
-            scores=_scores(parts),
+            commands=tuple(_commands(of_noise)),
+            data=_data(of_noise),
+            scores=_scores(of_noise),
         )
-        manifest = base.model_copy(
-            update={
-                "name": wanted.name,
-                "version": "1",
-                "description": f"{base.description}, with {_in_words(psm)}",
-                "sigmas": sigmas,
-                "psm": psm,
-            }
-        )
-        manifest = Manifest.model_validate(manifest.model_dump())
+        answerer = _answerer(pinned, parts)
+        changes = {
+            "name": wanted.name,
+            "version": "1",
+            "description": f"{base.description}, with {_in_words(psm, answerer)}",
+            "sigmas": sigmas,
+            "psm": psm,
+            "answerer": answerer,
+        }
+        if answerer is not None:
+            changes["label_sets"] = {}  # they are of the pooled feature
+        manifest = Manifest.model_validate(base.model_copy(update=changes).model_dump())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(place) for place in first["loc"])
@@ -209,6 +225,22 @@ def _diffusion(reference: str | None) -> DiffusersFolder | DiffusersHub | None:
     )
 
 
-def _in_words(psm: Psm) -> str:
-    found = {"purifier": psm.purifier, "smoothness mapper": psm.mapper}
+def _answerer(pinned: Mapping[str, PartFile], parts: Mapping[str, Part]) -> Answerer | None:
+    if _PROJECTOR not in parts:
+        return None
+    from service.models.answerer.embedded import SMOLLM2
+
+    only = {_PROJECTOR: parts[_PROJECTOR]}
+    scores = only[_PROJECTOR].training.get("scores", {})
+    return Answerer(
+        language=SMOLLM2,
+        projector=pinned[_PROJECTOR],
+        commands=tuple(_commands(only)),
+        data=_data(only),
+        scores={name: value for name, value in scores.items() if name.startswith("right@")},
+    )
+
+
+def _in_words(psm: Psm, answerer: Answerer | None) -> str:
+    found = {"purifier": psm.purifier, "smoothness mapper": psm.mapper, "a language": answerer}
     return " and ".join(name for name, part in found.items() if part is not None)

@@ -40,7 +40,7 @@ def load_models(settings: Settings, measure: bool = False) -> list[dict[str, Loa
 def _load_on(device: str, settings: Settings, measure: bool) -> dict[str, LoadedModel]:
     settings = settings.model_copy(update={"device": device})
     models: dict[str, LoadedModel] = {}
-    for reference in (settings.model, *settings.extra_models):
+    for reference in settings.models:
         try:
             model = load_model(reference, settings, measure)
         except OSError as error:

@@ -19,10 +19,10 @@ from transformers import (
     SiglipVisionModel,
     ViTModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from service.errors import ConfigurationError
 from service.models.encoder import Encoder
+from service.models.quietly import quietly
 
 
 class HuggingFaceEncoder(Encoder):
@@ -221,11 +221,5 @@ def load_encoder(folder: Path) -> HuggingFaceEncoder:
             f"{folder}: vision encoders of type {config.model_type!r} are not supported;"
             f" supported are {', '.join(sorted(FAMILIES))}"
         )
-    # Silenced: a CLIP folder also holds its text tower, which is left out on purpose.
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with quietly():  # a CLIP folder also holds its text tower, which is left out on purpose
         return family.from_folder(folder)
-    finally:
-        transformers_logging.set_verbosity(verbosity)

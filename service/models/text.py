@@ -23,9 +23,9 @@ from transformers import (
     Siglip2TextModel,
     SiglipTextModel,
 )
-from transformers.utils import logging as transformers_logging
 
 from service.errors import ConfigurationError, invalid, shown
+from service.models.quietly import quietly
 
 _log = logging.getLogger(__name__)
 _CACHED = 10_000
@@ -122,22 +122,18 @@ def load_text_tower(folder: Path) -> TextTower | None:
         return None
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         return None
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        model, report = _FAMILIES[family].architecture.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with quietly():
+            model, report = _FAMILIES[family].architecture.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ConfigurationError(f"cannot load the text tower of {folder}: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     if missing := sorted(report["missing_keys"]):
         _log.warning("%s has no text tower: %s is missing, no text labels", folder, missing[0])
         return None

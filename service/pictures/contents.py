@@ -27,9 +27,9 @@ def _digest(file: Path, _size: int, _changed: int) -> bytes:
 
 
 def set_digest(files: Iterable[Path]) -> str:
-    """Of all files as a set, hexadecimal: neither order nor a second copy changes it."""
+    """Of all files together, hexadecimal; their order and names do not change it."""
     whole = hashlib.sha256()
-    for digest in sorted({content_digest(file) for file in files}):
+    for digest in sorted(content_digest(file) for file in files):
         whole.update(digest)
     return whole.hexdigest()
 

@@ -19,11 +19,11 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from service.errors import ConfigurationError
 from service.models.distributions import locate
 from service.models.packages import LanguageSource
+from service.models.quietly import quietly
 from service.models.revision import folder_digest
 
 IMAGE_MARK = "<image>"
@@ -65,21 +65,16 @@ def converted_language(source: LanguageSource, cache: Path) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with quietly():
         read: Any = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
         tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-    config = read.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    model: Any = LlamaForCausalLM(config)
-    model.to(torch.bfloat16)
-    model.load_state_dict(read.state_dict())
-    model.save_pretrained(folder)
+        config = read.config
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        model: Any = LlamaForCausalLM(config)
+        model.to(torch.bfloat16)
+        model.load_state_dict(read.state_dict())
+        model.save_pretrained(folder)
     _write_tokenizer(tokenizer, folder)
 
 

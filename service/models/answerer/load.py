@@ -8,13 +8,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from service.errors import ConfigurationError
 from service.models.answerer.family import Family
 from service.models.answerer.idefics import Idefics
 from service.models.answerer.llava import Llava, LlavaNext
 from service.models.answerer.paligemma import PaliGemma
+from service.models.quietly import quietly
 
 FAMILIES: dict[str, type[Family]] = {
     "llava": Llava,
@@ -50,22 +50,18 @@ def load_family(folder: Path) -> Family:
     found = family_of(folder)
     if found is None:
         raise ConfigurationError(f"{folder} holds no language model that sees")
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        architecture: Any = AutoModelForImageTextToText
-        model, report = architecture.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype="auto",
-            output_loading_info=True,
-        )
+        with quietly():
+            architecture: Any = AutoModelForImageTextToText
+            model, report = architecture.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype="auto",
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(f"cannot load {folder}: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     if missing := sorted(report["missing_keys"]):
         raise ConfigurationError(
             f"{folder} lacks {len(missing)} weights, the first is {missing[0]!r}: they would be"

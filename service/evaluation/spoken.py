@@ -1,0 +1,263 @@
+"""What answers are worth: right ones with and without smoothing, and what they cost.
+
+Every question has one right answer, written by rule from what a picture shows; an answer counts
+when it is that, letter case and punctuation aside. Yes/no questions are asked in pairs, one of
+each, so that always saying the same is worth one half.
+"""
+
+import re
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from scipy.stats import beta
+from threadpoolctl import threadpool_limits
+
+from service.config import Settings
+from service.errors import ConfigurationError
+from service.evaluation.stability.measure import Effort
+from service.evaluation.stability.variants import variants
+from service.models.answerer.answerer import Answerer
+from service.models.answerer.decoding import Decoder
+from service.models.lanes import Lanes
+from service.models.loaded import LoadedModel
+from service.models.sampler import Draw, make_sampler
+from service.models.store import load_model
+from service.pictures.files import read_picture
+from service.pictures.meanings import KINDS, Meaning, meanings
+from service.types import Generation, Message, NoiseLevel, Stage
+
+_MOST_TOKENS = 8
+_LEVEL = 0.95  # of the intervals
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """About one picture; `about` is kind, yes or no, or name."""
+
+    picture: int
+    text: str
+    answer: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way of showing pictures.
+
+    Attributes:
+        shown: none (clean), FS, or FS with the model's own parts.
+        samples: draws whose mean was shown; 0 without noise.
+        right: of each kind of question, the share that is right, its interval and how many.
+        seconds: median of a whole answer, features included.
+    """
+
+    shown: str
+    sigma: float
+    samples: int
+    right: dict[str, tuple[float, float, float, int]]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was measured; `chance` is a guess, `majority` the most frequent answer every time."""
+
+    model: str
+    revision: str
+    pictures: int
+    chance: dict[str, float]
+    majority: dict[str, float]
+    rows: tuple[Row, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For one JSON line."""
+        return {"bench": "answers", **asdict(self)}
+
+
+def evaluate(
+    settings: Settings,
+    folder: Path,
+    sigma: float,
+    samples: Sequence[int],
+    limit: int | None,
+    seed: int,
+) -> Report:
+    """Ask the settings' model about the pictures of a set.
+
+    Args:
+        settings: frozen.
+        folder: of a set whose pictures' meanings are known.
+        sigma: noise level.
+        samples: numbers of draws to be shown.
+        limit: only so many pictures, the kinds in turn.
+        seed: of the choice, the questions and the noise.
+
+    Raises:
+        ConfigurationError: a model without a language, or a set of unknown meanings.
+    """
+    model = load_model(settings.model, settings)
+    if (answerer := model.answerer) is None:
+        raise ConfigurationError(f"{model.name} has no language to answer in")
+    if sigma not in model.sigmas:
+        raise ConfigurationError(f"{model.name} has no noise level {sigma:g}")
+    rng = np.random.default_rng(seed)
+    chosen = _chosen(meanings(folder), limit, rng)
+    how, most = model.preprocessing, settings.max_pixels
+    pictures = [read_picture(file, how, most) for file in chosen]
+    asked = list(_questions(list(chosen.values()), rng))
+    ways = [("none", model, 0.0, 0)]
+    named = {"FS": "FS", "FS+Purifier": "FS-PSM", "FS+PSM": "FS-PSM"}
+    for name, variant in variants(model):
+        if name in named:
+            ways += [(named[name], variant, sigma, n) for n in samples]
+    rows = []
+    with (
+        closing(Lanes(model.lanes, model.threads)) as lanes,
+        threadpool_limits(limits=1, user_api="blas"),
+        Progress(console=Console(stderr=True)) as progress,
+    ):
+        task = progress.add_task("asking", total=len(ways) * len(asked))
+        for shown, variant, noise, n in ways:
+            progress.update(task, description=f"{shown}, {n} samples" if n else shown)
+            rows.append(
+                _row(
+                    (shown, noise, n), variant, answerer, pictures, asked, seed, lanes,
+                    lambda: progress.advance(task),
+                )
+            )  # fmt: skip
+    groups = {about: [q.answer for q in asked if q.about == about] for about in _abouts(asked)}
+    return Report(
+        model.name,
+        model.revision,
+        len(pictures),
+        {about: 1 / len(set(answers)) for about, answers in groups.items()},
+        {
+            about: max(answers.count(one) for one in set(answers)) / len(answers)
+            for about, answers in groups.items()
+        },
+        tuple(rows),
+    )
+
+
+def show(report: Report) -> None:
+    """Print the table on standard output."""
+    table = Table(title=f"{report.model}, {report.pictures} pictures")
+    abouts = list(report.chance)
+    for heading in ("shown", "σ", "samples", *abouts, "s an answer"):
+        table.add_column(heading)
+    for row in report.rows:
+        told = [
+            f"{row.right[a][0]:.2f} ({row.right[a][1]:.2f}–{row.right[a][2]:.2f})" for a in abouts
+        ]
+        samples = str(row.samples or "")
+        sigma = f"{row.sigma:g}" if row.sigma else ""
+        table.add_row(row.shown, sigma, samples, *told, f"{row.seconds:.2f}")
+    for name, found in (("chance", report.chance), ("majority", report.majority)):
+        table.add_row(name, "", "", *(f"{found[about]:.2f}" for about in abouts), "")
+    Console(width=140).print(table)
+
+
+def _chosen(
+    known: Mapping[Path, Meaning], limit: int | None, rng: np.random.Generator
+) -> dict[Path, Meaning]:
+    """The kinds in turn, and of each what it is called in turn: many forms of one count little."""
+    queues = []
+    for kind in sorted({one.kind for one in known.values()}):
+        files = sorted(file for file, one in known.items() if one.kind == kind)
+        seen: dict[str, list[Path]] = {}
+        for i in rng.permutation(len(files)):
+            name = known[files[i]].name or files[i].stem.split("-")[0]
+            seen.setdefault(name, []).append(files[i])
+        firsts = [group[0] for group in seen.values()]
+        queues.append(firsts + [file for group in seen.values() for file in group[1:]])
+    order = [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
+    return {file: known[file] for file in order[:limit]}
+
+
+def _questions(shown: Sequence[Meaning], rng: np.random.Generator) -> Iterator[Question]:
+    kinds = sorted({one.kind for one in shown})
+    for i, one in enumerate(shown):
+        yield Question(i, "What kind of thing is this?", one.kind, "kind")
+        others = [kind for kind in kinds if kind != one.kind]
+        other = others[int(rng.integers(len(others)))]
+        yield Question(i, f"Is this {KINDS[one.kind]}?", "yes", "yes/no")
+        yield Question(i, f"Is this {KINDS[other]}?", "no", "yes/no")
+        if one.name:
+            yield Question(i, "What is this called?", one.name, "name")
+
+
+def _abouts(asked: Sequence[Question]) -> list[str]:
+    return list(dict.fromkeys(question.about for question in asked))
+
+
+def _row(
+    way: tuple[str, float, int],
+    model: LoadedModel,
+    answerer: Answerer,
+    pictures: Sequence[NDArray[np.uint8]],
+    asked: Sequence[Question],
+    seed: int,
+    lanes: Lanes,
+    done: Any,
+) -> Row:
+    shown, sigma, samples = way
+    sampler = make_sampler(model)
+    decoder = answerer.decoder()
+    right: dict[str, list[bool]] = {about: [] for about in _abouts(asked)}
+    seconds = []
+    effort = Effort(max(samples, 1), 0, 2, (), 0.999, seed)
+    for i, picture in enumerate(pictures):
+        began = time.perf_counter()
+        stage = Stage.SELECT if samples else Stage.CLEAN
+        draws = Draw(picture, NoiseLevel(sigma), effort.noise_seed(i), stage, 0, max(samples, 1))
+        parts = [
+            Draw(draws.image, draws.noise, draws.seed, stage, first, min(size, draws.count - first))
+            for size in [model.batch_size]
+            for first in range(0, draws.count, size)
+        ]
+        found = [lanes.submit(lambda part=part: sampler([part])) for part in parts]  # type: ignore[misc]
+        features = np.concatenate([one.result().features for one in found]).astype(np.float64)
+        norms = np.concatenate([one.result().norms for one in found])
+        mean = features.mean(0)
+        embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
+        token_map = answerer.token_map(embedding, float(norms.mean()))
+        took = time.perf_counter() - began
+        for question in (q for q in asked if q.picture == i):
+            began = time.perf_counter()
+            said = _said(answerer, decoder, question.text, token_map)
+            seconds.append(took + time.perf_counter() - began)
+            right[question.about].append(_plain(said) == _plain(question.answer))
+            done()
+    told = {about: _share(found) for about, found in right.items()}
+    return Row(shown, sigma, samples, told, statistics.median(seconds))
+
+
+def _said(answerer: Answerer, decoder: Decoder, question: str, token_map: Any) -> str:
+    prompt = answerer.prompter.write((Message("user", (None, question)),), "prompt")
+    row = decoder.begin(prompt, [token_map], Generation(_MOST_TOKENS))
+    while row.finish is None:
+        decoder.step()
+    return answerer.text(row.ids)
+
+
+def _share(right: Sequence[bool]) -> tuple[float, float, float, int]:
+    """With its Clopper-Pearson interval."""
+    n, k, tail = len(right), sum(right), (1 - _LEVEL) / 2
+    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
+    return k / n, low, high, n
+
+
+def _plain(text: str) -> str:
+    words = re.sub(r"[^a-z0-9 ]", " ", text.lower()).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})

@@ -1,0 +1,110 @@
+"""The decoding thread, with the real decoder of a tiny language model."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from service.errors import Kind, ServiceError
+from service.models.answerer.answerer import load_answerer
+from service.speaking import Saying, Speaker, _sure
+from service.types import Generation, Message
+from tests.models.answerer import tiny_mllms
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return load_answerer(
+        tiny_mllms.write("llava", tmp_path_factory.mktemp("m") / "llava"), (32, 32)
+    )
+
+
+@pytest.fixture
+def speaker(loaded):
+    made = Speaker(loaded[1], most=2)
+    made.start()
+    yield made
+    made.stop()
+
+
+def saying(loaded, seed=0, tokens=8, **changes):
+    eyes, answerer = loaded
+    prompt = answerer.prompter.write((Message("user", (None, "what is this ?")),), "prompt")
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    maps = (eyes.tokens(pixels)[0],)
+    return Saying(prompt, Generation(tokens), maps, **changes)
+
+
+def test_pieces_make_the_whole(loaded, speaker):
+    pieces = []
+    one = saying(loaded, told=pieces.append)
+    speaker.say(one)
+    whole = one.future.result(20).text
+    assert "".join(pieces) == whole
+
+
+def test_more_answers_than_are_decoded_together_all_come(loaded, speaker):
+    many = [saying(loaded, seed, tokens=3 + seed) for seed in range(7)]
+    for one in many:
+        speaker.say(one)
+    alone = [saying(loaded, seed, tokens=3 + seed) for seed in range(7)]
+    for one in alone:
+        speaker.say(one)
+        one.future.result(20)
+    assert [one.future.result(20) for one in many] == [one.future.result() for one in alone]
+
+
+def test_who_left_is_dropped_and_the_next_goes_on(loaded, speaker):
+    begun = threading.Event()
+    gone = [saying(loaded, seed, tokens=90, told=lambda _: begun.set()) for seed in range(2)]
+    for one in gone:
+        speaker.say(one)
+    begun.wait(10)
+    for one in gone:
+        one.future.cancel()
+    began = time.monotonic()
+    last = saying(loaded, 3, tokens=2)
+    speaker.say(last)
+    assert last.future.result(20).tokens <= 2
+    assert time.monotonic() - began < 10
+
+
+def test_a_prompt_that_fails_fails_alone(loaded, speaker):
+    bad, good = saying(loaded), saying(loaded)
+    bad.maps = (torch.zeros(3, 5),)
+    speaker.say(bad)
+    speaker.say(good)
+    with pytest.raises(ServiceError) as failed:
+        bad.future.result(20)
+    assert failed.value.kind is Kind.INTERNAL
+    assert good.future.result(20).tokens
+
+
+def test_at_the_end_nobody_is_left_waiting(loaded):
+    speaker = Speaker(loaded[1], most=1)
+    speaker.start()
+    waiting = [saying(loaded, seed, tokens=100) for seed in range(3)]
+    for one in waiting:
+        speaker.say(one)
+    speaker.stop()
+    for one in waiting:
+        if (error := one.future.exception(5)) is not None:
+            assert error.kind is Kind.UNAVAILABLE
+    assert isinstance(waiting[-1].future.exception(), ServiceError)
+    with pytest.raises(ServiceError, match="shutting down"):
+        speaker.say(saying(loaded))
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "sure"),
+    [
+        ("a cat", (), "a cat"),
+        ("a cat�", (), "a cat"),
+        ("a cat. EN", ("END",), "a cat. "),
+        ("a cat. EX", ("END",), "a cat. EX"),
+        ("ab", ("bcd", "abx"), ""),
+    ],
+)
+def test_what_may_still_change_is_not_told(text, stops, sure):
+    assert _sure(text, stops) == sure
