@@ -3,7 +3,9 @@
 `service.core` brings them together; `service.speaking` decodes.
 """
 
+import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.certificate.intervals import clopper_pearson_lower
 from service.config import Settings
 from service.errors import invalid
 from service.models.answerer.answerer import Answerer
 from service.models.answerer.prompt import Prompt
 from service.models.loaded import LoadedModel
+from service.models.noise import SEED_BYTES
 from service.speaking import Spoken
 from service.types import (
     AnswerRequest,
@@ -26,12 +30,14 @@ from service.types import (
     EmbedResult,
     Generation,
     JointBound,
+    Stability,
     Timing,
 )
 
 MAX_TEMPERATURE = 2.0
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 100
+_STABILITY_CONFIDENCE = 0.95
 
 
 def language_of(model: LoadedModel, loaded: Sequence[LoadedModel]) -> Answerer:
@@ -62,6 +68,39 @@ def sampling(
     if wanted.selection_samples is not None:
         return wanted
     return replace(wanted, selection_samples=settings.default_answer_samples)
+
+
+def further(request: AnswerRequest, wanted: EmbedRequest, settings: Settings) -> EmbedRequest:
+    """The same pictures again, once for each further answer, with noise of their own.
+
+    Raises:
+        ServiceError: invalid, for more pictures in all than a request may have.
+    """
+    draws, pictures = request.stability_draws, len(wanted.images)
+    most = settings.max_pictures // max(pictures, 1)
+    if not 0 <= draws <= most:
+        raise invalid(
+            f"stability_draws is {draws}; allowed are 0 to {most} for {pictures} pictures",
+            "stability_draws",
+        )
+    seed = wanted.seed
+    if seed is not None:  # not the noise that the answer itself is from
+        seed = hashlib.blake2b(seed.encode(), digest_size=SEED_BYTES).hexdigest()
+    images = wanted.images * draws
+    return replace(wanted, images=images, certify=False, target="default", seed=seed)
+
+
+def stability(answer: str, others: Sequence[str]) -> Stability:
+    """How stable an answer is over further draws."""
+    agreeing = sum(plain(other) == plain(answer) for other in others)
+    alpha = 1 - _STABILITY_CONFIDENCE
+    lower = clopper_pearson_lower(agreeing, len(others), alpha)
+    return Stability(len(others), agreeing, lower, _STABILITY_CONFIDENCE)
+
+
+def plain(answer: str) -> str:
+    """An answer without letter case, punctuation and needless spaces."""
+    return " ".join(re.sub(r"[^\w\s]", " ", answer.lower()).split())
 
 
 def generation(request: AnswerRequest, prompt: Prompt, context: int, s: Settings) -> Generation:
@@ -118,7 +157,7 @@ class Shown:
 
     answerer: Answerer
     pictures: int
-    complete: Callable[[], None]
+    complete: Callable[[], None] = lambda: None
     _embeddings: dict[int, tuple[NDArray[np.float32], float]] = field(default_factory=dict)
 
     def take(self, picture: int, embedding: NDArray[np.float32], norm: float) -> None:
@@ -159,6 +198,7 @@ def result(
     spoken: Spoken,
     prompt: Prompt,
     confidence: float,
+    stable: Stability | None,
     timing: Timing,
 ) -> AnswerResult:
     """The whole answer.
@@ -169,6 +209,7 @@ def result(
         spoken: what it said.
         prompt: what it was asked.
         confidence: of each certificate.
+        stable: over further draws, where they were asked for.
         timing: of the request.
     """
     certificates = tuple(c for item in embedded.data if (c := item.certificate) is not None)
@@ -183,6 +224,7 @@ def result(
         certificates=certificates,
         joint=shown.joint(certificates) if several else (),
         joint_confidence=max(0.0, 1 - len(certificates) * (1 - confidence)) if several else None,
+        stability=stable,
         statement=statement(certificates),
         timing=timing,
     )

@@ -48,7 +48,7 @@ from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.reservations import Reservations
-from service.speaking import Saying, Speaker
+from service.speaking import Saying, Speaker, Spoken
 from service.types import (
     Accepted,
     AnswerRequest,
@@ -255,31 +255,64 @@ class Core:
         plan, limit = self._plan(wanted, model), admission.timeout_s(wanted, self.settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
         generation = answering.generation(request, prompt, answerer.prompter.context, self.settings)
-        ready: asyncio.Future[None] = loop.create_future()
-        shown = Shown(answerer, prompt.pictures, lambda: _soon(loop, partial(_resolve, ready)))
-        saying = Saying(prompt, generation=generation)
+        again = answering.further(request, wanted, self.settings)
         listener: Listener | None = None
+        saying = Saying(prompt, generation)
         if told is not None:
             saying.told = lambda text: _soon(loop, partial(told, Said(text)))
             listener = lambda event: told(event) if isinstance(event, Accepted) else None  # noqa: E731
         with self._reservations.answer():
             async with _within(limit):
-                sampling = asyncio.create_task(self._embed(wanted, None, None, listener, shown))
-                try:
-                    await _first_of(ready, sampling)
-                    saying.maps = shown.maps
-                    self._speakers[model.name].say(saying)
-                    spoken = await _first_of(asyncio.wrap_future(saying.future), sampling)
-                    result, _ = await sampling
-                finally:
-                    saying.future.cancel()
-                    sampling.cancel()
-                    await asyncio.gather(sampling, return_exceptions=True)
+                shown = Shown(answerer, prompt.pictures)
+                result, (spoken,) = await self._speak(model, wanted, shown, [saying], listener)
+                stable = None
+                if again.images:
+                    others = [Saying(prompt, generation) for _ in range(request.stability_draws)]
+                    apart = Shown(answerer, len(again.images))
+                    _, said = await self._speak(model, again, apart, others, None)
+                    stable = answering.stability(spoken.text, [one.text for one in said])
         if not shown.is_of(result.data):
             raise unavailable("the batch shape changed while this was answered: ask again")
         self.metrics.answer_tokens.inc(spoken.tokens)
         timing = replace(result.timing, total_ms=1000 * (time.monotonic() - arrived))
-        return answering.result(result, shown, spoken, prompt, plan.confidence, timing)
+        return answering.result(result, shown, spoken, prompt, plan.confidence, stable, timing)
+
+    async def _speak(
+        self,
+        model: LoadedModel,
+        wanted: EmbedRequest,
+        shown: Shown,
+        sayings: list[Saying],
+        listener: Listener | None,
+    ) -> tuple[EmbedResult, list[Spoken]]:
+        """Sample pictures, and let the language speak of them as soon as their means are known.
+
+        Args:
+            model: with a language.
+            wanted: the pictures of all answers, one answer's after the other's.
+            shown: takes what the language is shown.
+            sayings: the answers, each of as many pictures.
+            listener: of the sampling.
+        """
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        shown.complete = lambda: _soon(loop, partial(_resolve, ready))
+        sampling = asyncio.create_task(self._embed(wanted, None, None, listener, shown))
+        try:
+            await _first_of(ready, sampling)
+            each = len(wanted.images) // len(sayings)
+            for i, saying in enumerate(sayings):
+                saying.maps = shown.maps[i * each : (i + 1) * each]
+                self._speakers[model.name].say(saying)
+            said = asyncio.gather(*(asyncio.wrap_future(saying.future) for saying in sayings))
+            spoken = await _first_of(said, sampling)
+            result, _ = await sampling
+            return result, spoken
+        finally:
+            for saying in sayings:
+                saying.future.cancel()
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
 
     async def _embed(
         self,

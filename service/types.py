@@ -423,6 +423,7 @@ class AnswerRequest:
         messages: the last is the user's.
         max_tokens, temperature, top_p, stop: as in `Generation`.
         generation_seed: of the drawing of tokens; None: a new one each time.
+        stability_draws: further answers, each from features of its own draws, to compare with it.
     """
 
     embed: EmbedRequest
@@ -432,6 +433,24 @@ class AnswerRequest:
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     generation_seed: int | None = None
+    stability_draws: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """How many further answers said the same, letter case and punctuation aside.
+
+    Attributes:
+        draws: further answers, each from features of its own draws of the same pictures.
+        agreeing: of them.
+        lower: lower confidence bound on the chance that the next one agrees.
+        confidence: of that bound.
+    """
+
+    draws: int
+    agreeing: int
+    lower: float
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -463,6 +482,7 @@ class AnswerResult:
             was asked.
         joint: bounds for all pictures together, at `joint_confidence`; empty for a single one.
         statement: what the certificates speak of, and what not.
+        stability: of the answer over further draws; None where none were asked.
         prompt_tokens: those of the pictures among them.
     """
 
@@ -475,6 +495,7 @@ class AnswerResult:
     certificates: tuple[Certificate, ...]
     joint: tuple[JointBound, ...]
     joint_confidence: float | None
+    stability: Stability | None
     statement: str
     timing: Timing
 

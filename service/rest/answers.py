@@ -11,7 +11,7 @@ from service import types
 from service.conversations import MAX_MESSAGES, MAX_PARTS, conversation
 from service.core import Core
 from service.errors import ServiceError, invalid
-from service.forms import Certificate, Form, certificate_form
+from service.forms import Certificate, Form, Share, certificate_form
 from service.rest.errors import error_body
 from service.rest.events import LiveResponse
 from service.rest.schemas import ErrorResponse, Number, PictureBody, Timing
@@ -65,6 +65,9 @@ class AnswerBody(PictureBody):
     top_p: Number | None = None
     stop: str | list[str] | None = Field(None, description="texts that end the answer")
     generation_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stability_draws: int = Field(
+        0, description="further answers, each from features of its own draws, to compare"
+    )
     stream: bool = Field(False, description="answer with server-sent events")
 
     def answer(self, images: tuple[bytes, ...]) -> AnswerRequest:
@@ -89,6 +92,7 @@ class AnswerBody(PictureBody):
             top_p=self.top_p,
             stop=stops(self.stop),
             generation_seed=self.generation_seed,
+            stability_draws=self.stability_draws,
         )
 
 
@@ -113,6 +117,15 @@ class Joint(Form):
     confidence: float
 
 
+class Stability(Form):
+    """How many further answers said the same, letter case and punctuation aside."""
+
+    draws: int
+    agreeing: int
+    lower: Share = Field(description="lower bound on the chance that the next one agrees")
+    confidence: Share
+
+
 class AnswerResponse(Form):
     """The answer of `POST /answer`."""
 
@@ -123,6 +136,7 @@ class AnswerResponse(Form):
     certificate: Certificate | None = Field(description="of the only picture; null with several")
     certificates: list[Certificate] = Field(description="of each picture, in order")
     joint: Joint | None = Field(description="of several pictures together")
+    stability: Stability | None = Field(description="null unless stability_draws were asked")
     statement: str = Field(description="what the certificates speak of")
     usage: dict[str, int]
     timing: Timing
@@ -151,6 +165,7 @@ def certified(result: AnswerResult) -> dict[str, Any]:
         "certificate": each[0] if len(each) == 1 else None,
         "certificates": each,
         "joint": joint,
+        "stability": result.stability,
         "statement": result.statement,
     }
 

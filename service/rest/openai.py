@@ -92,6 +92,7 @@ class ChatBody(SamplingBody):
         None, description="n0: draws whose mean the language model is shown"
     )
     generation_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stability_draws: int = 0
 
     def encoded(self) -> list[tuple[str, str]]:
         """Pictures as they were sent, each with its place."""
@@ -125,6 +126,7 @@ class ChatBody(SamplingBody):
             top_p=self.top_p,
             stop=stops(self.stop),
             generation_seed=self.generation_seed,
+            stability_draws=self.stability_draws,
         )
 
 

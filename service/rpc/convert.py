@@ -1,6 +1,7 @@
 """Protobuf messages <-> the transport-free values."""
 
 from array import array
+from dataclasses import asdict
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -100,6 +101,7 @@ def answer_request(
         top_p=message.top_p if given("top_p") else None,
         stop=tuple(message.stop),
         generation_seed=message.generation_seed if given("generation_seed") else None,
+        stability_draws=message.stability_draws,
     )
 
 
@@ -122,6 +124,9 @@ def answer_result(result: types.AnswerResult) -> pb.AnswerResponse:
             prompt_tokens=result.prompt_tokens,
             answer_tokens=result.answer_tokens,
             timing=_timing(result.timing),
+            stability=None
+            if result.stability is None
+            else pb.Stability(**asdict(result.stability)),
         )
     )
 

@@ -153,7 +153,7 @@ def train_projector(  # noqa: D417 - the rest is as for the mapper
         family,
         ground.model.pipeline,
         ground.sigmas,
-        validation.batch(range(_VALIDATION_ASKED)),
+        validation.batch(range(min(_VALIDATION_ASKED, len(known)))),
         {**about, "language": SMOLLM2.sha256},
     )
     part = ground.part("projector", config, digest)

@@ -144,6 +144,27 @@ def test_a_stop_text_ends_the_answer_and_is_left_out(seeing):
     assert "".join(json.loads(data)["text"] for _, data in told[:-1]) == cut["answer"]
 
 
+def test_stability_tells_how_many_further_answers_agree(seeing):
+    answer = post(seeing, inputs=picture(0), stability_draws=5, **ASK)
+    AnswerResponse.model_validate_json(json.dumps(answer))
+    found = answer["stability"]
+    assert found["draws"] == 5
+    assert 0 <= found["agreeing"] <= 5
+    assert 0 <= found["lower"] <= found["agreeing"] / 5
+    assert found == post(seeing, inputs=picture(0), stability_draws=5, **ASK)["stability"]
+    assert post(seeing, inputs=picture(0), **ASK)["stability"] is None
+
+
+def test_further_answers_are_from_noise_of_their_own(seeing):
+    """Were they from the answer's own noise, all of them would agree however short of samples."""
+    few = {**ASK, "answer_samples": 1, "max_tokens": 12}
+    several = [
+        post(seeing, inputs=picture(i), stability_draws=16, **few)["stability"]["agreeing"]
+        for i in range(3)
+    ]
+    assert min(several) < 16
+
+
 def test_the_openai_client_asks_about_a_picture(client):
     content = [
         {"type": "image_url", "image_url": {"url": uri(0)}},
@@ -222,6 +243,7 @@ def test_the_openai_client_lists_models(client):
             "must be the user's",
         ),
         ({"receipt": True}, "unknown field"),
+        ({"stability_draws": 33}, "stability_draws is 33; allowed are 0 to 32"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(seeing, changes, reason):

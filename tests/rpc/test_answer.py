@@ -74,6 +74,13 @@ def test_several_pictures_and_messages(stub):
     assert result.joint_confidence == pytest.approx(0.998)
 
 
+def test_stability_over_further_draws(stub):
+    result = list(stub.Answer(asked((0, 1), stability_draws=3)))[-1].result
+    assert result.stability.draws == 3
+    assert 0 <= result.stability.lower <= result.stability.agreeing / 3 <= 1
+    assert not list(stub.Answer(asked()))[-1].result.HasField("stability")
+
+
 def test_a_call_that_is_cancelled_leaves_room_for_others(stub):
     calls = [stub.Answer(asked(sampling={"samples": 100_000})) for _ in range(3)]
     for call in calls:

@@ -915,6 +915,7 @@ class AnswerRequest(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     GENERATION_SEED_FIELD_NUMBER: _builtins.int
+    STABILITY_DRAWS_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """A question about the pictures."""
     max_tokens: _builtins.int
@@ -923,6 +924,8 @@ class AnswerRequest(_message.Message):
     top_p: _builtins.float
     generation_seed: _builtins.int
     """Of the drawing of tokens; absent: a new one each time."""
+    stability_draws: _builtins.int
+    """Further answers, each from features of its own draws, to compare with it."""
     @_builtins.property
     def embed(self) -> Global___EmbedRequest:
         """Pictures and sampling; `selection_samples` are the draws whose mean the language is shown."""
@@ -946,10 +949,11 @@ class AnswerRequest(_message.Message):
         top_p: _builtins.float | None = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
         generation_seed: _builtins.int | None = ...,
+        stability_draws: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "prompt", b"prompt", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "stability_draws", b"stability_draws", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation_seed: _TypeAlias = _typing.Literal["generation_seed"]  # noqa: Y015
     _WhichOneofArgType__generation_seed: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed"]  # noqa: Y015
@@ -1065,6 +1069,7 @@ class AnswerResult(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    STABILITY_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.str
     answer: _builtins.str
@@ -1085,6 +1090,10 @@ class AnswerResult(_message.Message):
 
     @_builtins.property
     def timing(self) -> Global___Timing: ...
+    @_builtins.property
+    def stability(self) -> Global___Stability:
+        """Absent unless stability_draws were asked."""
+
     def __init__(
         self,
         *,
@@ -1099,16 +1108,53 @@ class AnswerResult(_message.Message):
         prompt_tokens: _builtins.int = ...,
         answer_tokens: _builtins.int = ...,
         timing: Global___Timing | None = ...,
+        stability: Global___Stability | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "joint_confidence", b"joint_confidence", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "joint_confidence", b"joint_confidence", "stability", b"stability", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "answer", b"answer", "answer_tokens", b"answer_tokens", "certificates", b"certificates", "finish_reason", b"finish_reason", "joint", b"joint", "joint_confidence", b"joint_confidence", "model", b"model", "prompt_tokens", b"prompt_tokens", "revision", b"revision", "statement", b"statement", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "answer", b"answer", "answer_tokens", b"answer_tokens", "certificates", b"certificates", "finish_reason", b"finish_reason", "joint", b"joint", "joint_confidence", b"joint_confidence", "model", b"model", "prompt_tokens", b"prompt_tokens", "revision", b"revision", "stability", b"stability", "statement", b"statement", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__joint_confidence: _TypeAlias = _typing.Literal["joint_confidence"]  # noqa: Y015
     _WhichOneofArgType__joint_confidence: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__stability: _TypeAlias = _typing.Literal["stability"]  # noqa: Y015
+    _WhichOneofArgType__stability: _TypeAlias = _typing.Literal["_stability", b"_stability"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__joint_confidence) -> _WhichOneofReturnType__joint_confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stability) -> _WhichOneofReturnType__stability | None: ...
 
 Global___AnswerResult: _TypeAlias = AnswerResult  # noqa: Y015
+
+@_typing.final
+class Stability(_message.Message):
+    """How many further answers said the same, letter case and punctuation aside."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAWS_FIELD_NUMBER: _builtins.int
+    AGREEING_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    draws: _builtins.int
+    agreeing: _builtins.int
+    lower: _builtins.float
+    """Lower confidence bound on the chance that the next one agrees."""
+    confidence: _builtins.float
+    def __init__(
+        self,
+        *,
+        draws: _builtins.int = ...,
+        agreeing: _builtins.int = ...,
+        lower: _builtins.float = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreeing", b"agreeing", "confidence", b"confidence", "draws", b"draws", "lower", b"lower"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stability: _TypeAlias = Stability  # noqa: Y015
 
 @_typing.final
 class LabelSet(_message.Message):
