@@ -36,7 +36,10 @@ def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
         name = part["$ref"].rpartition("/")[2]
         rest = {key: value for key, value in part.items() if key != "$ref"}
         return _inlined({**definitions[name], **rest}, definitions)
-    return {key: _inlined(value, definitions) for key, value in part.items()}
+    # A discriminator maps to references that are no more; its branches tell themselves apart.
+    return {
+        key: _inlined(value, definitions) for key, value in part.items() if key != "discriminator"
+    }
 
 
 def documented_body(kind: type[PictureBody]) -> dict[str, Any]:

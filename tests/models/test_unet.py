@@ -57,7 +57,7 @@ def test_it_serves_in_every_arrangement(dtype, layout):
 
 
 def test_widths_and_depths_must_go_together():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="each level has one of both"):
         UNet(UNetConfig(widths=(8, 12, 16), depths=(1, 1)))
 
 
