@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.evaluation.stability.measure import Effort
+from service.evaluation.stability.usefulness import confusion
 from service.evaluation.stability.variants import variants
 from service.models.answerer.answerer import Answerer
 from service.models.answerer.decoding import Decoder
@@ -58,6 +59,8 @@ class Row:
         shown: none (clean), FS, or FS with the model's own parts.
         samples: draws whose mean was shown; 0 without noise.
         right: of each kind of question, the share that is right, its interval and how many.
+        different: mean cosine of what is shown of DIFFERENT pictures: the nearer to 1, the less a
+            bound says of this model.
         seconds: median of a whole answer, features included.
     """
 
@@ -65,6 +68,7 @@ class Row:
     sigma: float
     samples: int
     right: dict[str, tuple[float, float, float, int]]
+    different: float
     seconds: float
 
 
@@ -153,7 +157,7 @@ def show(report: Report) -> None:
     """Print the table on standard output."""
     table = Table(title=f"{report.model}, {report.pictures} pictures")
     abouts = list(report.chance)
-    for heading in ("shown", "σ", "samples", *abouts, "s an answer"):
+    for heading in ("shown", "σ", "samples", *abouts, "different", "s an answer"):
         table.add_column(heading)
     for row in report.rows:
         told = [
@@ -161,9 +165,11 @@ def show(report: Report) -> None:
         ]
         samples = str(row.samples or "")
         sigma = f"{row.sigma:g}" if row.sigma else ""
-        table.add_row(row.shown, sigma, samples, *told, f"{row.seconds:.2f}")
+        table.add_row(
+            row.shown, sigma, samples, *told, f"{row.different:.3f}", f"{row.seconds:.2f}"
+        )
     for name, found in (("chance", report.chance), ("majority", report.majority)):
-        table.add_row(name, "", "", *(f"{found[about]:.2f}" for about in abouts), "")
+        table.add_row(name, "", "", *(f"{found[about]:.2f}" for about in abouts), "", "")
     Console(width=140).print(table)
 
 
@@ -214,7 +220,7 @@ def _row(
     sampler = make_sampler(model)
     decoder = answerer.decoder()
     right: dict[str, list[bool]] = {about: [] for about in _abouts(asked)}
-    seconds = []
+    seconds, embeddings = [], []
     effort = Effort(max(samples, 1), 0, 2, (), 0.999, seed)
     for i, picture in enumerate(pictures):
         began = time.perf_counter()
@@ -231,6 +237,7 @@ def _row(
         mean = features.mean(0)
         embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
         token_map = answerer.token_map(embedding, float(norms.mean()))
+        embeddings.append(embedding)
         took = time.perf_counter() - began
         for question in (q for q in asked if q.picture == i):
             began = time.perf_counter()
@@ -239,7 +246,8 @@ def _row(
             right[question.about].append(_plain(said) == _plain(question.answer))
             done()
     told = {about: _share(found) for about, found in right.items()}
-    return Row(shown, sigma, samples, told, statistics.median(seconds))
+    different = confusion(np.stack(embeddings).astype(np.float64))
+    return Row(shown, sigma, samples, told, different, statistics.median(seconds))
 
 
 def _said(answerer: Answerer, decoder: Decoder, question: str, token_map: Any) -> str:

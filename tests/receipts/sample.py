@@ -41,6 +41,7 @@ INFO = ModelInfo(
     (),
     False,
     {},
+    False,
 )
 CERTIFICATE = Certificate(
     bounds=(
