@@ -10,11 +10,12 @@ import httpx
 import numpy as np
 import pytest
 
-from service.config import DEFAULT_MODEL, load_settings
+from service.config import DEFAULT_ANSWERER, DEFAULT_MODEL, load_settings
 from service.models.features import served_features
 from service.models.packages import find, read_manifest
 from service.models.store import load_model, stores
 from service.pictures.files import read_picture
+from service.pictures.meanings import KINDS
 from service.rpc.generated import fcs_pb2 as pb
 from service.types import NoiseLevel, Stage
 from tests.conftest import start_server, stop_server
@@ -91,8 +92,9 @@ def test_told_no_noise_it_is_its_encoder_to_the_last_bit(models):
 def test_a_plain_request_is_certified_and_tells_pipeline_from_encoder(server):
     with server.client() as client:
         info = client.get("/info").json()
-    (model,) = info["models"]
+    model, beside = info["models"]
     assert model["name"] == DEFAULT_MODEL
+    assert (beside["name"], beside["answers"]) == (DEFAULT_ANSWERER, True)
     assert set(model["psm"]) == {"purifier", "mapper"}
     certificate = post(server)["data"][0]["certificate"]
     assert certificate["stopped"] == "target"
@@ -100,6 +102,16 @@ def test_a_plain_request_is_certified_and_tells_pipeline_from_encoder(server):
     fidelity = certificate["fidelity"]
     assert fidelity["pipeline"] != fidelity["encoder"]
     assert min(fidelity.values()) > 0.5
+
+
+def test_it_answers_about_a_photo_out_of_the_box(server):
+    inputs = base64.b64encode(photo("chelsea.png")).decode()
+    asked = {"inputs": inputs, "prompt": "What kind of thing is this?", "seed": SEED}
+    with server.client() as client:
+        answer = client.post("/answer", json={**asked, "answer_samples": 16}).json()
+    assert answer["model"] == DEFAULT_ANSWERER
+    assert answer["answer"] in KINDS
+    assert answer["certificate"]["stopped"] == "target"
 
 
 def test_rest_and_grpc_answer_the_same_alone_and_among_others(server):
