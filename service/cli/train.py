@@ -69,7 +69,7 @@ def purifier(
     bfloat16: Bfloat16 = False,
 ) -> None:
     """Train the lightweight U-Net in front of an encoder."""
-    _needs_accelerate()
+    _needs_trainers()
     from service.config import encoder_settings
     from service.errors import ConfigurationError
     from service.models.unet import UNetConfig
@@ -129,7 +129,7 @@ def mapper(
     bfloat16: Bfloat16 = False,
 ) -> None:
     """Train the smoothness mapper behind an encoder, and behind a purifier where there is one."""
-    _needs_accelerate()
+    _needs_trainers()
     from service.config import encoder_settings
     from service.models.mapper import MapperConfig
     from service.training.ground import Data
@@ -175,25 +175,28 @@ def answerer(
     batch: Batch = 8,
     accumulate: Accumulate = 1,
     learning_rate: LearningRate = 1e-3,
-    turns: Annotated[int, typer.Option(min=1, help="Questions of one picture.")] = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Questions of one picture.")] = 5,
+    rank: Annotated[
+        int, typer.Option(min=0, help="Of the chat model's adapters; 0: it stays as published.")
+    ] = 8,
     seed: Seed = 0,
     minutes: Minutes = None,
     save_every: SaveEvery = 50,
     score_every: ScoreEvery = 200,
     bfloat16: Bfloat16 = True,
 ) -> None:
-    """Train the projector from an encoder's token map to the embedded chat model."""
-    _needs_accelerate()
+    """Train what stands between an encoder's token map and the embedded chat model."""
+    _needs_trainers()
     from service.config import encoder_settings
     from service.training.ground import Data
     from service.training.loop import Schedule
-    from service.training.runs import train_projector
+    from service.training.runs import train_answerer
 
     schedule = Schedule(
         steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes, bfloat16
     )
     with _Shown(steps) as shown:
-        file = train_projector(
+        file = train_answerer(
             encoder_settings(model),
             Data(tuple(photos), tuple(sets), _command()),
             tuple(sigma or ()),
@@ -202,6 +205,7 @@ def answerer(
             shown.report,
             purifier,
             turns,
+            rank,
         )
     shown.end(file)
 
@@ -260,13 +264,14 @@ def _command() -> str:
     return shlex.join(["fcs", *kept])
 
 
-def _needs_accelerate() -> None:
+def _needs_trainers() -> None:
     from service.errors import ConfigurationError
 
-    if importlib.util.find_spec("accelerate") is None:
-        raise ConfigurationError(
-            "training needs accelerate: run `make setup`, or pip install 'fcs-serve[train]'"
-        )
+    for package in ("accelerate", "peft"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigurationError(
+                f"training needs {package}: run `make setup`, or pip install 'fcs-serve[train]'"
+            )
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -55,7 +55,7 @@ class Questions:
             count: turns.
             rng: of every choice.
         """
-        ways = [self._kind, self._is_kind, self._which_kind]
+        ways = [self._kind, self._is_its_kind, self._is_other_kind, self._which_kind]
         if meaning.name and len(self._names[meaning.kind]) > 1:
             ways += [self._name, self._is_name]
         turns = [ways[i](meaning, rng) for i in rng.permutation(len(ways))]
@@ -66,10 +66,11 @@ class Questions:
     def _kind(self, meaning: Meaning, rng: np.random.Generator) -> Turn:
         return Turn(_any(_KIND, rng), meaning.kind, "kind")
 
-    def _is_kind(self, meaning: Meaning, rng: np.random.Generator) -> Turn:
-        right = rng.random() < 0.5
-        kind = meaning.kind if right else self._other_kind(meaning, rng)
-        return Turn(f"Is this {KINDS[kind]}?", "yes" if right else "no", "is kind")
+    def _is_its_kind(self, meaning: Meaning, rng: np.random.Generator) -> Turn:
+        return Turn(f"Is this {KINDS[meaning.kind]}?", "yes", "is kind")
+
+    def _is_other_kind(self, meaning: Meaning, rng: np.random.Generator) -> Turn:
+        return Turn(f"Is this {KINDS[self._other_kind(meaning, rng)]}?", "no", "is kind")
 
     def _which_kind(self, meaning: Meaning, rng: np.random.Generator) -> Turn:
         two = [KINDS[meaning.kind], KINDS[self._other_kind(meaning, rng)]]

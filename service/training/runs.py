@@ -10,10 +10,12 @@ from service.config import Settings
 from service.models.answerer.converted import converted_language
 from service.models.answerer.embedded import SMOLLM2, assemble, make_projector
 from service.models.answerer.load import load_tokenizer
+from service.models.answerer.trained import TrainedParts
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import config_of
 from service.models.unet import UNet, UNetConfig
 from service.pictures.meanings import Meaning, meanings
+from service.training.answerer import AnswererTask, adapt
 from service.training.asked import AskedScenes
 from service.training.ground import (
     PURIFIER_FILE,
@@ -25,13 +27,13 @@ from service.training.ground import (
 )
 from service.training.loop import Report, Schedule
 from service.training.mapper import MapperTask, MapperWeights
-from service.training.projector import ProjectorTask
 from service.training.purifier import PurifierTask, PurifierWeights
 from service.training.sources import Sources, is_for_validation
 
 MAPPER_FILE = "mapper.safetensors"
 PROJECTOR_FILE = "projector.safetensors"
 _VALIDATION_ASKED = 96
+_ADAPTER_SCALE = 2
 
 
 def train_purifier(
@@ -105,7 +107,7 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
     return run(ground, task, scenes, part, schedule, folder, MAPPER_FILE, report)
 
 
-def train_projector(  # noqa: D417 - the rest is as for the mapper
+def train_answerer(  # noqa: D417 - the rest is as for the mapper
     settings: Settings,
     data: Data,
     sigmas: Sequence[float],
@@ -114,14 +116,16 @@ def train_projector(  # noqa: D417 - the rest is as for the mapper
     report: Report,
     purifier: Path | None,
     turns: int,
+    rank: int,
 ) -> Path:
-    """Train, or go on training, the eyes' projector of the embedded chat model; its file.
+    """Train, or go on training, projector and adapters of the embedded chat model; their file.
 
     Args:
         settings, sigmas, schedule, folder, report, purifier: as for the mapper.
         data: photos for backgrounds; cut-outs are the folders of sets whose pictures' meanings are
             known, to ask about.
         turns: questions of one picture.
+        rank: of the chat model's adapters; 0: it stays as published.
 
     Raises:
         ConfigurationError: as for the mapper, or a set of unknown meanings.
@@ -134,8 +138,14 @@ def train_projector(  # noqa: D417 - the rest is as for the mapper
     with torch.no_grad():
         tokens, width = encoder.tokens(torch.zeros(size)).shape[1:]
     torch.manual_seed(schedule.seed)
-    family = assemble(encoder, width, make_projector(width, language), language)
-    family.model.model.language_model.config._attn_implementation = "eager"
+    projector = make_projector(width, language)
+    family = assemble(encoder, width, projector, language)
+    chat = family.model.model.language_model
+    chat.config._attn_implementation = "eager"
+    adapters = adapt(chat, rank, _ADAPTER_SCALE)
+    parts = TrainedParts(
+        projector.requires_grad_(True), (tokens, chat.config.hidden_size), adapters
+    )
     tokenizer = load_tokenizer(language)
     known = {file: one for source in data.cutouts for file, one in meanings(source).items()}
 
@@ -146,11 +156,12 @@ def train_projector(  # noqa: D417 - the rest is as for the mapper
         scenes = ground.scenes(seed, sources)
         return AskedScenes(scenes, part or known, tokenizer, tokens, turns, seed)
 
-    config = {"width": width, "tokens": tokens}
+    config = {"width": width, "tokens": tokens, "rank": rank, "scale": _ADAPTER_SCALE}
     about = ground.about(kind="projector", config=config, purifier=digest, turns=turns)
     validation = asked(ground.held_back, VALIDATION_SEED, validation=True)
-    task = ProjectorTask(
+    task = AnswererTask(
         family,
+        parts,
         ground.model.pipeline,
         ground.sigmas,
         validation.batch(range(min(_VALIDATION_ASKED, len(known)))),

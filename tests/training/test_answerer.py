@@ -10,14 +10,27 @@ import pytest
 from PIL import Image
 
 from service.config import load_settings
+from service.models.answerer.trained import read_trained
 from service.models.packages import read_manifest
-from service.models.psm import read_part
 from service.models.store import load_model
 from tests.cli.conftest import run_fcs
 from tests.photos import locate
 
 SHIPPED = "efficientnet-lite0-160-psm"
-QUICK = ("--batch", 1, "--turns", 2, "--sigma", 0.25, "--save-every", 1, "--score-every", 100)
+QUICK = (
+    "--batch",
+    1,
+    "--turns",
+    2,
+    "--rank",
+    2,
+    "--sigma",
+    0.25,
+    "--save-every",
+    1,
+    "--score-every",
+    100,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +75,13 @@ def trained(ground):
 
 
 def test_a_projector_says_what_it_was_trained_for(trained):
-    part = read_part(trained / "run" / "projector.safetensors")
+    found = read_trained(trained / "run" / "projector.safetensors")
+    part = found.part
     assert part.kind == "projector"
     assert part.language == "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    assert part.config == {"width": 1280, "tokens": 25}
+    assert part.config == {"width": 1280, "tokens": 25, "rank": 2, "scale": 2}
+    assert found.centre.shape == (25, 576)
+    assert found.centre.norm() > 0
     assert part.training["steps"] == 2
     assert len(part.training["commands"]) == 2
     assert part.training["data"]["set"]["pictures"] == 8

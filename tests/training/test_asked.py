@@ -7,8 +7,8 @@ from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from service.pictures.meanings import Meaning
+from service.training.answerer import _additive
 from service.training.asked import AskedScenes
-from service.training.projector import _additive
 from service.training.questions import Turn
 from service.training.scenes import Scenes
 from service.training.sources import Sources

@@ -53,8 +53,15 @@ def test_what_has_no_name_is_not_asked_for_one():
 def test_the_turns_of_a_picture_differ():
     asker, rng = Questions(KNOWN), np.random.default_rng(1)
     for _ in range(50):
-        abouts = [turn.about for turn in asker.draw(KNOWN[0], "red", 4, rng)]
-        assert len(set(abouts)) == 4
+        asked = [turn.question for turn in asker.draw(KNOWN[0], "red", 4, rng)]
+        assert len(set(asked)) == 4
+
+
+def test_a_picture_is_asked_for_its_own_kind_and_for_another():
+    """Always saying the same is then worth one half, for every picture."""
+    asker, rng = Questions(KNOWN), np.random.default_rng(2)
+    turns = asker.draw(KNOWN[0], "red", 7, rng)
+    assert sorted(turn.answer for turn in turns if turn.about == "is kind") == ["no", "yes"]
 
 
 @pytest.mark.parametrize(

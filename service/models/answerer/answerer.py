@@ -11,10 +11,11 @@ from torch import Tensor
 
 from service.models.answerer.converted import converted_language
 from service.models.answerer.decoding import Decoder
-from service.models.answerer.embedded import assemble, load_projector
+from service.models.answerer.embedded import assembled
 from service.models.answerer.family import Family, VisualTokens
 from service.models.answerer.load import load_family, load_tokenizer
 from service.models.answerer.prompt import Prompter
+from service.models.answerer.trained import read_trained
 from service.models.encoder import Encoder
 from service.models.packages import LanguageSource
 
@@ -26,6 +27,7 @@ class Answerer:
     Attributes:
         shape: (T, D) of the map.
         ends: tokens that end an answer.
+        centre: [T, D] float32 from where features are directions; None: from zero.
     """
 
     family: Family
@@ -33,19 +35,21 @@ class Answerer:
     prompter: Prompter
     shape: tuple[int, int]
     ends: tuple[int, ...]
+    centre: Tensor | None = None
 
     def decoder(self) -> Decoder:
         """A new one, with no answers in it; for one thread."""
         return Decoder(self.family, self.ends)
 
     def token_map(self, embedding: NDArray[np.float32], norm: float) -> Tensor:
-        """What the language is shown: the unit feature at the mean norm of the noisy ones, [T, D].
+        """What the language is shown: from the centre, the unit feature at the mean norm, [T, D].
 
         Args:
             embedding: unit norm, [T * D].
             norm: mean norm of the features whose mean it is.
         """
-        return torch.from_numpy(embedding * np.float32(norm)).view(self.shape)
+        apart = torch.from_numpy(embedding * np.float32(norm)).view(self.shape)
+        return apart if self.centre is None else self.centre + apart
 
     def text(self, ids: list[int]) -> str:
         """What tokens say."""
@@ -75,17 +79,18 @@ def embedded_answerer(
     Raises:
         ConfigurationError: a part is missing, damaged, or was made for something else.
     """
-    language = converted_language(source, cache)
-    module, part = load_projector(projector, language)
-    family = assemble(encoder, int(part.config["width"]), module, language)
-    return _joined(family, load_tokenizer(language), size)
+    language, trained = converted_language(source, cache), read_trained(projector)
+    family = assembled(encoder, trained, language)
+    return _joined(family, load_tokenizer(language), size, trained.centre)
 
 
-def _joined(family: Family, tokenizer: Any, size: tuple[int, int]) -> tuple[VisualTokens, Answerer]:
-    eyes = VisualTokens(family, size)
+def _joined(
+    family: Family, tokenizer: Any, size: tuple[int, int], centre: Tensor | None = None
+) -> tuple[VisualTokens, Answerer]:
+    eyes = VisualTokens(family, size, centre)
     family.part_from_eyes()
     text = family.model.config.get_text_config()
     prompter = Prompter(family, tokenizer, eyes.shape[0], int(text.max_position_embeddings))
     told = family.model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])} - {None}
-    return eyes, Answerer(family, tokenizer, prompter, eyes.shape, tuple(sorted(ends)))
+    return eyes, Answerer(family, tokenizer, prompter, eyes.shape, tuple(sorted(ends)), centre)

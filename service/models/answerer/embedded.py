@@ -1,6 +1,7 @@
 """The embedded language model that sees: a vision encoder's token map in stock LLaVA.
 
     encoder.tokens -> `LlavaMultiModalProjector`, trained here -> a small chat model, as published
+                                                     but for the adapters that were trained with it
 
 Every class of the language side is transformers' own; only the vision tower is an encoder of this
 program, dressed as LLaVA expects one.
@@ -19,9 +20,9 @@ from service.errors import ConfigurationError
 from service.models.answerer.converted import IMAGE_MARK
 from service.models.answerer.llava import Llava
 from service.models.answerer.load import load_tokenizer
+from service.models.answerer.trained import Trained
 from service.models.encoder import Encoder
 from service.models.packages import LanguageSource
-from service.models.psm import Part, load_weights, read_part
 from service.models.quietly import quietly
 
 SMOLLM2 = LanguageSource(
@@ -53,18 +54,22 @@ def make_projector(width: int, language: Path) -> nn.Module:
     return projector
 
 
-def load_projector(file: Path, language: Path) -> tuple[nn.Module, Part]:
-    """A trained projector and what it was trained for.
+def assembled(encoder: Encoder, trained: Trained, language: Path) -> Llava:
+    """The whole model as it was trained.
 
     Raises:
-        ConfigurationError: unreadable, or no projector to this chat model.
+        ConfigurationError: the parts do not fit this encoder and this chat model.
     """
-    part = read_part(file)
-    if part.kind != "projector":
-        raise ConfigurationError(f"{file} holds a {part.kind}, a projector was expected")
-    width = int(part.config.get("width", 0))
-    module: nn.Module = load_weights(file, lambda: make_projector(width, language))
-    return module, part
+    width = int(trained.part.config.get("width", 0))
+    try:
+        projector = make_projector(width, language)
+        projector.load_state_dict(trained.projector)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ConfigurationError(f"the projector does not fit its language: {first}") from error
+    family = assemble(encoder, width, projector, language)
+    trained.merge(family.model.model.language_model)
+    return family
 
 
 def assemble(encoder: Encoder, width: int, projector: nn.Module, language: Path) -> Llava:
@@ -73,7 +78,7 @@ def assemble(encoder: Encoder, width: int, projector: nn.Module, language: Path)
     Args:
         encoder: frozen.
         width: of its tokens.
-        projector: trained for both.
+        projector: for both.
         language: folder of a converted chat model.
     """
     with quietly():

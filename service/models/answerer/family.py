@@ -86,11 +86,17 @@ class Family(ABC):
 class VisualTokens(Encoder):
     """The eyes of a family as an encoder: its feature is the whole token map, flattened.
 
+    Args:
+        family: whose eyes.
+        size: (H, W) of pictures.
+        centre: [T, D], subtracted from every map: what all pictures share is no part of a
+            direction (docs/answers.md, "The centre"); None for none.
+
     Attributes:
         shape: (T, D) of the map.
     """
 
-    def __init__(self, family: Family, size: tuple[int, int]) -> None:
+    def __init__(self, family: Family, size: tuple[int, int], centre: Tensor | None = None) -> None:
         super().__init__()
         self.eyes = nn.ModuleList(family.eyes())
         self._tokens = family.tokens  # not a submodule: the language stays where it is
@@ -99,10 +105,17 @@ class VisualTokens(Encoder):
             seen = family.tokens(torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device))
         self.shape = (int(seen.shape[1]), int(seen.shape[2]))
         self.dimensions = self.shape[0] * self.shape[1]
+        # No buffer: it stays in float32, whatever the eyes run in.
+        self._centre = centre
 
     def pooled(self, pixels: Tensor) -> Tensor:
-        """The token map as one vector, [n, T * D]."""
-        return self.tokens(pixels).flatten(1)
+        """The token map from its centre as one vector, [n, T * D]."""
+        tokens = self.tokens(pixels)
+        if self._centre is None:
+            return tokens.flatten(1)
+        if self._centre.device != tokens.device:
+            self._centre = self._centre.to(tokens.device)
+        return (tokens.float() - self._centre).flatten(1)
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """The token map, [n, T, D]."""

@@ -1,7 +1,8 @@
-"""Training the projector of an embedded language model on questions about scenes.
+"""Training what stands between an encoder and a chat model on questions about scenes.
 
-Both encoder and language stay frozen. The token map is shown as it is served: the mean of unit maps
-of a few noisy, purified scenes at the scale they came at, or of the clean scene alone.
+Encoder and chat model stay frozen; a projector and low-rank adapters of the chat model's attention
+are trained. The token map is shown as it is served: the mean direction, from the mean map, of a few
+noisy, purified scenes at the distance they came at, or of the clean scene alone.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from service.models.answerer.llava import Llava
+from service.models.answerer.trained import TrainedParts
 from service.models.pipeline import Pipeline
 from service.training.asked import Asked
 from service.training.task import add_gaussian
@@ -19,13 +21,37 @@ from service.training.task import add_gaussian
 _CLEAN = 0.4  # of the batches
 _MAPS = 2  # noisy ones that are averaged
 _SCORED = 16  # pictures of a forward pass
+_CENTRE = 0.01  # how much of the mean map each batch is
+ADAPTED = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-class ProjectorTask:
-    """A projector between one encoder and one chat model.
+def adapt(chat: Any, rank: int, scale: int) -> dict[str, tuple[nn.Module, nn.Module]]:
+    """Put low-rank adapters beside the attention weights of a chat model; (A, B) by path.
 
     Args:
-        family: the whole model; its projector is what is trained.
+        chat: its layers are changed in place; the adapters begin as nothing.
+        rank: of each; 0 for none.
+        scale: of their product.
+    """
+    if not rank:
+        return {}
+    from peft import LoraConfig, inject_adapter_in_model
+
+    wanted = LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=list(ADAPTED))
+    inject_adapter_in_model(wanted, chat, "trained")
+    return {
+        path: (module.lora_A["trained"], module.lora_B["trained"])
+        for path, module in chat.named_modules()
+        if path.endswith(ADAPTED)
+    }
+
+
+class AnswererTask:
+    """A projector, and adapters, between one encoder and one chat model.
+
+    Args:
+        family: the whole model; its chat model calls the adapters.
+        parts: what is trained.
         pipeline: of the encoder, with the purifier it will serve with.
         sigmas: noise levels that batches are drawn from.
         validation: asked scenes for the score.
@@ -35,18 +61,23 @@ class ProjectorTask:
     def __init__(
         self,
         family: Llava,
+        parts: TrainedParts,
         pipeline: Pipeline,
         sigmas: tuple[float, ...],
         validation: Asked,
         about: Mapping[str, Any],
     ) -> None:
-        self.module: nn.Module = family.model.model.multi_modal_projector.requires_grad_(True)
+        self.module = parts
         self._language = family.model.model.language_model
         self._head = family.model.lm_head
         self._mark = family.image_token
         self._pipeline, self._sigmas = pipeline, sigmas
         self._validation = validation
         self.identity = {**about, "sigmas": list(sigmas)}
+        levels = validation.levels[:_SCORED].to(pipeline.device)
+        with torch.no_grad():
+            first = parts.projector(self._tokens(levels.float() / 255, torch.zeros(len(levels))))
+            parts.centre.copy_(first.mean(0))
 
     def loss(self, module: nn.Module, batch: Asked, noise: torch.Generator) -> Tensor:
         """Mean cross-entropy of the answers' tokens."""
@@ -91,22 +122,30 @@ class ProjectorTask:
     def _shown(
         self, module: nn.Module, levels: Tensor, sigma: float, noise: torch.Generator
     ) -> Tensor:
-        """Token maps [n, T, D] as they are served."""
+        """Token maps [n, T, D] as they are served; the centre follows them."""
         pictures = levels.float() / 255
         sigmas = torch.full((len(levels),), sigma, device=levels.device)
         maps = []
         for _ in range(_MAPS if sigma else 1):
+            noisy = add_gaussian(pictures, sigmas, noise) if sigma else pictures
+            maps.append(module(self._tokens(noisy, sigmas)).float())
+        centre = self.module.centre
+        if module.training:
             with torch.no_grad():
-                noisy = add_gaussian(pictures, sigmas, noise) if sigma else pictures
-                purified = self._pipeline.purify(255 * noisy, sigmas)
-                tokens = self._pipeline.encoder.tokens(self._pipeline.normalised(purified))
-            maps.append(module(tokens.float()).float())
-        norms = [one.flatten(1).norm(dim=1) for one in maps]
-        units = [one / norm[:, None, None] for one, norm in zip(maps, norms, strict=True)]
+                centre.lerp_(torch.stack(maps).mean((0, 1)), _CENTRE)
+        apart = [one - centre for one in maps]
+        norms = [one.flatten(1).norm(dim=1) for one in apart]
+        units = [one / norm[:, None, None] for one, norm in zip(apart, norms, strict=True)]
         mean = torch.stack(units).mean(0)
         scale = torch.stack(norms).mean(0) / mean.flatten(1).norm(dim=1)
-        shown: Tensor = mean * scale[:, None, None]
+        shown: Tensor = centre + mean * scale[:, None, None]
         return shown
+
+    @torch.no_grad()
+    def _tokens(self, pictures: Tensor, sigmas: Tensor) -> Tensor:
+        """Of pictures [n, 3, H, W] in [0, 1], purified."""
+        purified = self._pipeline.purify(255 * pictures, sigmas)
+        return self._pipeline.encoder.tokens(self._pipeline.normalised(purified)).float()
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
