@@ -32,6 +32,7 @@ from service.types import (
     JointBound,
     Stability,
     Timing,
+    Vote,
 )
 
 MAX_TEMPERATURE = 2.0
@@ -65,6 +66,8 @@ def sampling(
         wanted = replace(wanted, model=able)
     if wanted.receipt:
         raise invalid("a receipt is of an embedding, not of an answer: use embed", "receipt")
+    if request.votes is not None and not request.choices:
+        raise invalid("votes are on choices: give them", "votes")
     if wanted.selection_samples is not None:
         return wanted
     return replace(wanted, selection_samples=settings.default_answer_samples)
@@ -83,11 +86,16 @@ def further(request: AnswerRequest, wanted: EmbedRequest, settings: Settings) ->
             f"stability_draws is {draws}; allowed are 0 to {most} for {pictures} pictures",
             "stability_draws",
         )
-    seed = wanted.seed
-    if seed is not None:  # not the noise that the answer itself is from
-        seed = hashlib.blake2b(seed.encode(), digest_size=SEED_BYTES).hexdigest()
     images = wanted.images * draws
-    return replace(wanted, images=images, certify=False, target="default", seed=seed)
+    return replace(apart(wanted), images=images, certify=False, target="default")
+
+
+def apart(wanted: EmbedRequest) -> EmbedRequest:
+    """The same, from other noise than that of the answer itself."""
+    if wanted.seed is None:
+        return wanted
+    seed = hashlib.blake2b(wanted.seed.encode(), digest_size=SEED_BYTES).hexdigest()
+    return replace(wanted, seed=seed)
 
 
 def stability(answer: str, others: Sequence[str]) -> Stability:
@@ -198,7 +206,7 @@ def result(
     spoken: Spoken,
     prompt: Prompt,
     confidence: float,
-    stable: Stability | None,
+    beside: Stability | Vote | None,
     timing: Timing,
 ) -> AnswerResult:
     """The whole answer.
@@ -209,7 +217,7 @@ def result(
         spoken: what it said.
         prompt: what it was asked.
         confidence: of each certificate.
-        stable: over further draws, where they were asked for.
+        beside: what further draws tell of the answer, where they were asked for.
         timing: of the request.
     """
     certificates = tuple(c for item in embedded.data if (c := item.certificate) is not None)
@@ -224,7 +232,8 @@ def result(
         certificates=certificates,
         joint=shown.joint(certificates) if several else (),
         joint_confidence=max(0.0, 1 - len(certificates) * (1 - confidence)) if several else None,
-        stability=stable,
+        stability=beside if isinstance(beside, Stability) else None,
+        vote=beside if isinstance(beside, Vote) else None,
         statement=statement(certificates),
         timing=timing,
     )

@@ -173,8 +173,13 @@ class Attempt:
         return not self._released and self.tally.selected
 
     @property
+    def norms(self) -> tuple[float, ...]:
+        """Of the selected features, before they were made unit."""
+        return tuple(self._norms)
+
+    @property
     def norm(self) -> float:
-        """Mean norm of the features whose mean is the embedding, before they were made unit."""
+        """Mean norm of the features whose mean is the embedding."""
         return math.fsum(self._norms) / len(self._norms)
 
     def tell(self, listener: Callable[[Look], None], look: Look) -> None:

@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     max_answer_tokens: int = Field(1024, ge=1)
     max_answers: int = Field(8, ge=1, description="decoded together; more wait")
     max_pending_answers: int = Field(64, ge=1, description="accepted and not ended; over it: 429")
+    max_choices: int = Field(32, ge=2, description="of a closed question")
+    max_votes: int = Field(1000, ge=1, description="draws that vote on a closed answer")
     max_timeout_ms: int = Field(600_000, ge=1)
     max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
     max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
@@ -117,6 +119,7 @@ class Settings(BaseSettings):
     default_selection_samples: int = Field(100, ge=1)
     default_answer_samples: int = Field(8, ge=1, description="draws that the language is shown")
     default_answer_tokens: int = Field(128, ge=1)
+    default_votes: int = Field(100, ge=1, description="on a closed answer")
     default_confidence: float = Field(0.999, gt=0, le=MAX_CONFIDENCE)
     default_target_shift: float | None = Field(
         0.5, ge=0, le=4, description="radius/sigma of the default target; None: no target"
@@ -139,6 +142,7 @@ class Settings(BaseSettings):
             ("default_selection_samples", "max_selection_samples"),
             ("default_answer_samples", "max_selection_samples"),
             ("default_answer_tokens", "max_answer_tokens"),
+            ("default_votes", "max_votes"),
         ):
             if getattr(self, default) > getattr(self, limit):
                 raise ValueError(f"{default} is over {limit}: lower it too")

@@ -28,6 +28,8 @@ def conversation(
     if (prompt is None) == (not messages):
         raise invalid("give a prompt or messages, one of the two", "prompt")
     if prompt is not None:
+        if not prompt.strip():
+            raise invalid("the prompt says nothing", "prompt")
         return (Message("user", (*[None] * pictures, prompt)),)
     _check(messages)
     told = list(messages)
@@ -56,3 +58,5 @@ def _check(messages: Sequence[Message]) -> None:
             )
     if messages[-1].role != "user":
         raise invalid("the last message must be the user's", "messages")
+    if not any(part is None or part.strip() for part in messages[-1].parts):
+        raise invalid("the last message says nothing", f"messages[{len(messages) - 1}]")

@@ -7,28 +7,25 @@ bring the samples' results back. A caller that is cancelled or times out takes i
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, answering, answers, classify
+from service import __version__, admission, answers, classify
 from service.answering import Shown
+from service.asking import Asker
 from service.attempt import Watch
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
 from service.errors import (
     ConfigurationError,
-    Kind,
-    ServiceError,
     invalid,
     shown,
     unavailable,
@@ -48,9 +45,8 @@ from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.reservations import Reservations
-from service.speaking import Saying, Speaker, Spoken
+from service.speaking import Speaker
 from service.types import (
-    Accepted,
     AnswerRequest,
     AnswerResult,
     ClassifyRequest,
@@ -63,9 +59,9 @@ from service.types import (
     SamplingPlan,
     ServiceInfo,
 )
+from service.waiting import within
 
 _DECODERS = 2
-T = TypeVar("T")
 
 
 class State(Enum):
@@ -118,6 +114,7 @@ class Core:
             forecast=Forecast(lambda: self._fleet.computed_per_second if self._fleet else 0.0),
         )
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
+        self._asker = Asker(settings, self.metrics, self._reservations, self, self._speakers)
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
         # of several threads stall each other.
         self._blas = threadpool_limits(limits=1, user_api="blas")
@@ -174,7 +171,7 @@ class Core:
             ServiceError: as `embed` would, for what can be known before decoding.
         """
         _, model = self._admit(request)
-        return len(request.images) * self._plan(request, model).total
+        return len(request.images) * self.plan(request, model).total
 
     async def embed(
         self,
@@ -193,7 +190,7 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        result, _ = await self._embed(request, progress, None, listener)
+        result, _ = await self.sample(request, progress=progress, listener=listener)
         return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
@@ -211,20 +208,24 @@ class Core:
             raise invalid("a label comes with its certificate: certify must be true", "certify")
         if sampling.receipt:
             raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
-        plan = self._plan(sampling, model)
+        plan = self.plan(sampling, model)
         limit = admission.timeout_s(sampling, self.settings)
         held = self._reservations.memory(classify.memory(request, model, plan.estimation))
-        async with _within(limit):
+        async with within(limit):
             with held:
                 directions = await classify.directions(request, model)
-                result, watches = await self._embed(sampling, None, lambda: LabelTally(directions))
+                result, jobs = await self.sample(
+                    sampling, make_watch=lambda: LabelTally(directions)
+                )
                 sampled = time.monotonic()
                 # Whichever checkpoint ends the sampling, the label's alpha must cover it.
                 alpha = (1 - plan.confidence) / len(plan.checkpoints)
                 data = [
-                    await asyncio.to_thread(classify.answer, item, watch, plan.noise.sigma, alpha)
-                    for item, watch in zip(result.data, watches, strict=True)
-                    if isinstance(watch, LabelTally)
+                    await asyncio.to_thread(
+                        classify.answer, item, one.watch, plan.noise.sigma, alpha
+                    )
+                    for item, one in zip(result.data, jobs, strict=True)
+                    if isinstance(one.watch, LabelTally)
                 ]
         now = time.monotonic()
         statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
@@ -238,7 +239,7 @@ class Core:
         request: AnswerRequest,
         told: Callable[[Said | Event], None] | None = None,
     ) -> AnswerResult:
-        """What a model with a language says about pictures, and what is certified of its features.
+        """What a model with a language says about pictures (`service.asking`).
 
         Args:
             request: from a transport.
@@ -248,84 +249,50 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        arrived, loop = time.monotonic(), asyncio.get_running_loop()
-        wanted = answering.sampling(request, list(self._models.values()), self.settings)
-        _, model = self._admit(wanted)
-        answerer = answering.language_of(model, list(self._models.values()))
-        plan, limit = self._plan(wanted, model), admission.timeout_s(wanted, self.settings)
-        prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
-        generation = answering.generation(request, prompt, answerer.prompter.context, self.settings)
-        again = answering.further(request, wanted, self.settings)
-        listener: Listener | None = None
-        saying = Saying(prompt, generation)
-        if told is not None:
-            saying.told = lambda text: _soon(loop, partial(told, Said(text)))
-            listener = lambda event: told(event) if isinstance(event, Accepted) else None  # noqa: E731
-        with self._reservations.answer():
-            async with _within(limit):
-                shown = Shown(answerer, prompt.pictures)
-                result, (spoken,) = await self._speak(model, wanted, shown, [saying], listener)
-                stable = None
-                if again.images:
-                    others = [Saying(prompt, generation) for _ in range(request.stability_draws)]
-                    apart = Shown(answerer, len(again.images))
-                    _, said = await self._speak(model, again, apart, others, None)
-                    stable = answering.stability(spoken.text, [one.text for one in said])
-        if not shown.is_of(result.data):
-            raise unavailable("the batch shape changed while this was answered: ask again")
-        self.metrics.answer_tokens.inc(spoken.tokens)
-        timing = replace(result.timing, total_ms=1000 * (time.monotonic() - arrived))
-        return answering.result(result, shown, spoken, prompt, plan.confidence, stable, timing)
+        return await self._asker.answer(request, told)
 
-    async def _speak(
-        self,
-        model: LoadedModel,
-        wanted: EmbedRequest,
-        shown: Shown,
-        sayings: list[Saying],
-        listener: Listener | None,
-    ) -> tuple[EmbedResult, list[Spoken]]:
-        """Sample pictures, and let the language speak of them as soon as their means are known.
+    @property
+    def loaded(self) -> Mapping[str, LoadedModel]:
+        """Every model, by name, the default first."""
+        return self._models
 
-        Args:
-            model: with a language.
-            wanted: the pictures of all answers, one answer's after the other's.
-            shown: takes what the language is shown.
-            sayings: the answers, each of as many pictures.
-            listener: of the sampling.
+    def model_of(self, request: EmbedRequest) -> LoadedModel:
+        """The model that a request is for.
+
+        Raises:
+            ServiceError: unavailable, or invalid, naming the models there are.
         """
-        loop = asyncio.get_running_loop()
-        ready: asyncio.Future[None] = loop.create_future()
-        shown.complete = lambda: _soon(loop, partial(_resolve, ready))
-        sampling = asyncio.create_task(self._embed(wanted, None, None, listener, shown))
-        try:
-            await _first_of(ready, sampling)
-            each = len(wanted.images) // len(sayings)
-            for i, saying in enumerate(sayings):
-                saying.maps = shown.maps[i * each : (i + 1) * each]
-                self._speakers[model.name].say(saying)
-            said = asyncio.gather(*(asyncio.wrap_future(saying.future) for saying in sayings))
-            spoken = await _first_of(said, sampling)
-            result, _ = await sampling
-            return result, spoken
-        finally:
-            for saying in sayings:
-                saying.future.cancel()
-            sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
+        return self._admit(request)[1]
 
-    async def _embed(
+    def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
+        """The sampling of a request, every number checked.
+
+        Raises:
+            ServiceError: invalid, naming the field and what is allowed.
+        """
+        return admission.plan(request, model.sigmas, self.settings, model.clean_samples)
+
+    async def sample(
         self,
         request: EmbedRequest,
-        progress: Progress | None,
-        make_watch: Callable[[], Watch] | None,
+        *,
+        progress: Progress | None = None,
+        make_watch: Callable[[], Watch] | None = None,
         listener: Listener | None = None,
         shown: Shown | None = None,
-    ) -> tuple[EmbedResult, list[Watch | None]]:
-        """The answer, and for each picture what was shown its features."""
+    ) -> tuple[EmbedResult, list[JobResult]]:
+        """As `embed`; and beside the answer, what came of each picture.
+
+        Args:
+            request: from a transport.
+            progress: as for `embed`.
+            make_watch: makes what is shown the features of a picture.
+            listener: as for `embed`.
+            shown: takes each embedding as soon as it is there, long before it is certified.
+        """
         arrived = time.monotonic()
         fleet, model = self._admit(request)
-        plan = self._plan(request, model)
+        plan = self.plan(request, model)
         limit = admission.timeout_s(request, self.settings)
         pictures = len(request.images)
         height, width = model.preprocessing.size
@@ -335,7 +302,7 @@ class Core:
         deadline = arrived + limit
         samples, early = pictures * plan.total, plan.target is not None
         with self._reservations.request(samples, pictures, memory, deadline, early) as share:
-            async with _within(limit):
+            async with within(limit):
                 with self._reservations.decoding(samples):
                     images = await self._decode(model, request.images)
                 following = None if listener is None else Following(plan, listener)
@@ -366,7 +333,7 @@ class Core:
                         following.close()
                 share.answered = True
                 answer = await self._answer(request, jobs, results, arrived)
-                return answer, [result.watch for result in results]
+                return answer, results
 
     async def _sample(
         self, fleet: Fleet, jobs: list[Job], following: Following | None
@@ -451,9 +418,6 @@ class Core:
             raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
         return self._fleet, self._models[name]
 
-    def _plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
-        return admission.plan(request, model.sigmas, self.settings, model.clean_samples)
-
     def _load(self) -> None:
         models = load_models(self.settings, self._measure)
         fleet = Fleet(models, self.metrics, self.settings.device_timeout_ms / 1000)
@@ -466,48 +430,12 @@ class Core:
         self.metrics.device_memory.set_function(device_memory)
         self._fleet = fleet
         self._default = next(iter(models[0]))
-        self._speakers = {
-            name: Speaker(model.answerer, self.settings.max_answers, model.threads)
-            for name, model in models[0].items()
-            if model.answerer is not None
-        }
-        for speaker in self._speakers.values():
-            speaker.start()
+        for name, one in models[0].items():
+            if one.answerer is not None:
+                speaker = Speaker(one.answerer, self.settings.max_answers, one.threads)
+                speaker.start()
+                self._speakers[name] = speaker
         self._models = models[0]
-
-
-async def _first_of(wanted: "asyncio.Future[T]", beside: "asyncio.Task[Any]") -> T:
-    """The wanted result; or, where what goes on beside it fails first, that failure."""
-    pending: set[asyncio.Future[Any]] = {wanted, beside}
-    while not wanted.done() and pending:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if beside in done and (error := beside.exception()) is not None:
-            wanted.cancel()
-            raise error
-    return await wanted
-
-
-def _resolve(ready: "asyncio.Future[None]") -> None:
-    if not ready.done():
-        ready.set_result(None)
-
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """From another thread: on the loop, unless it has ended and nobody listens."""
-    with suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)
-
-
-@asynccontextmanager
-async def _within(limit_s: float) -> AsyncIterator[None]:
-    """Cancel what runs inside when `limit_s` seconds have passed, and say so."""
-    try:
-        async with asyncio.timeout(limit_s):
-            yield
-    except TimeoutError as error:
-        raise ServiceError(
-            Kind.DEADLINE, f"not finished within timeout_ms = {limit_s * 1000:g}"
-        ) from error
 
 
 def _seed(request: EmbedRequest, picture: int) -> bytes:

@@ -45,6 +45,8 @@ def service_info(
             "pending_bytes": s.max_pending_bytes,
             "stream_requests": s.max_stream_requests,
             "answer_tokens": s.max_answer_tokens,
+            "choices": s.max_choices,
+            "votes": s.max_votes,
             "pending_answers": s.max_pending_answers,
         },
         defaults=told[BALANCED],

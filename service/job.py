@@ -38,7 +38,7 @@ class JobResult:
 
     Attributes:
         embedding: float32 [d], unit norm.
-        norm: mean norm of the features it is the mean of, before they were made unit.
+        norms: of the selected features, before they were made unit, [n0].
         verdict: None when no certificate was asked.
         fidelity: of the embedding; None with `verdict`.
         model: what computed all of the features, in the batch shape that it had then.
@@ -46,7 +46,7 @@ class JobResult:
     """
 
     embedding: NDArray[np.float32]
-    norm: float
+    norms: tuple[float, ...]
     verdict: Verdict | None
     fidelity: Fidelity | None
     queue_s: float

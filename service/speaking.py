@@ -1,13 +1,14 @@
-"""The thread that decodes a model's answers, many at once, and tells each as it grows.
+"""The thread of a model's language: decodes answers, many at once, and takes polls between them.
 
 An answer joins at the next token after its features are there; until then, and while others
 decode, the device goes on sampling. Who left is dropped at the next token. A failure of one
 answer's prompt is its own; a failure of a step that they share fails those in it, and the next ones
-are tried anew.
+are tried anew. While somebody speaks, polls have half of the time.
 """
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -21,6 +22,7 @@ from service.errors import Kind, ServiceError, unavailable
 from service.models.answerer.answerer import Answerer
 from service.models.answerer.decoding import Decoder, Row
 from service.models.answerer.prompt import Prompt
+from service.polling import Poll
 from service.types import FinishReason, Generation
 
 _log = logging.getLogger(__name__)
@@ -73,6 +75,8 @@ class Speaker:
         self._answerer, self._most, self._threads = answerer, most, threads
         self._waiting: deque[Saying] = deque()
         self._speaking: list[Saying] = []
+        self._polls: deque[Poll] = deque()
+        self._poll_after = 0.0  # monotonic seconds; until then those who speak go on alone
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="fcs-speaker", daemon=True)
@@ -88,8 +92,9 @@ class Speaker:
             self._wake.notify_all()
         if self._thread.is_alive():
             self._thread.join()
-        for saying in (*self._speaking, *self._waiting):
-            _fail(saying, unavailable("the service is shutting down"))
+        left: list[Saying | Poll] = [*self._speaking, *self._waiting, *self._polls]
+        for one in left:
+            _fail(one, unavailable("the service is shutting down"))
 
     def say(self, saying: Saying) -> None:
         """Queue an answer; its future will be resolved."""
@@ -97,6 +102,14 @@ class Speaker:
             if self._stopping:
                 raise unavailable("the service is shutting down")
             self._waiting.append(saying)
+            self._wake.notify_all()
+
+    def ask(self, poll: Poll) -> None:
+        """Queue a poll; its future will be resolved."""
+        with self._wake:
+            if self._stopping:
+                raise unavailable("the service is shutting down")
+            self._polls.append(poll)
             self._wake.notify_all()
 
     @property
@@ -109,7 +122,7 @@ class Speaker:
         decoder = self._answerer.decoder()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._waiting or self._speaking)
+                self._wake.wait_for(lambda: self._stopping or self._busy)
                 if self._stopping:
                     return
             try:
@@ -120,6 +133,34 @@ class Speaker:
                     _fail(saying, _internal(error))
                 self._speaking = []
                 decoder = self._answerer.decoder()
+            self._poll(decoder)
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._speaking or self._polls)
+
+    def _poll(self, decoder: Decoder) -> None:
+        """One batch of the poll whose turn it is, unless those who speak are owed some time."""
+        began = time.monotonic()
+        if not self._polls or (self._speaking and began < self._poll_after):
+            return
+        poll = self._polls.popleft()
+        if poll.future.done():
+            return
+        try:
+            poll.advance(decoder)
+        except Exception as error:
+            _log.exception("a poll failed")
+            _fail(poll, _internal(error))
+            return
+        finally:
+            now = time.monotonic()
+            self._poll_after = now + (now - began)
+        if not poll.complete:
+            self._polls.append(poll)
+            return
+        with suppress(InvalidStateError):  # it left in between
+            poll.future.set_result(poll.found)
 
     def _step(self, decoder: Decoder) -> None:
         """Let new answers join, drop those that nobody waits for, one token for the rest."""
@@ -198,7 +239,7 @@ def _internal(error: Exception) -> ServiceError:
     return ServiceError(Kind.INTERNAL, f"this could not be answered: {type(error).__name__}")
 
 
-def _fail(saying: Saying, error: ServiceError) -> None:
+def _fail(one: Saying | Poll, error: ServiceError) -> None:
     with suppress(InvalidStateError):  # it left, or was answered
-        if not saying.future.done():
-            saying.future.set_exception(error)
+        if not one.future.done():
+            one.future.set_exception(error)

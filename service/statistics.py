@@ -105,7 +105,7 @@ def answer(work: Work, verdict: Verdict | None, fidelity: Fidelity | None) -> No
     job.succeed(
         JobResult(
             embedding=attempt.tally.embedding,
-            norm=attempt.norm,
+            norms=attempt.norms,
             verdict=verdict,
             fidelity=fidelity,
             queue_s=(job.started or job.submitted) - job.submitted,

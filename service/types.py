@@ -424,6 +424,8 @@ class AnswerRequest:
         max_tokens, temperature, top_p, stop: as in `Generation`.
         generation_seed: of the drawing of tokens; None: a new one each time.
         stability_draws: further answers, each from features of its own draws, to compare with it.
+        choices: the only answers there are; then the answer is one of them, voted on.
+        votes: draws that vote on it, each alone.
     """
 
     embed: EmbedRequest
@@ -434,6 +436,42 @@ class AnswerRequest:
     stop: tuple[str, ...] = ()
     generation_seed: int | None = None
     stability_draws: int = 0
+    choices: tuple[str, ...] = ()
+    votes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the answers there are, and how many draws voted for it."""
+
+    text: str
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """What the votes of further draws prove of a closed answer (docs/answers.md, "Closed answers").
+
+    Attributes:
+        choices: all of them, in the order of the request.
+        draws: of the pictures, each of which voted once.
+        agreeing: that voted for the answer.
+        lower: lower confidence bound on the share of all noise that does.
+        certified_radius: l2 distance, over all pictures together, within which most noise provably
+            goes on voting for the answer; 0 when abstaining.
+        abstained: not even at the pictures themselves is it certain that most noise does.
+        confidence: of `lower` and the radius, on its own.
+        statement: one sentence a person can read.
+    """
+
+    choices: tuple[Choice, ...]
+    draws: int
+    agreeing: int
+    lower: float
+    certified_radius: float
+    abstained: bool
+    confidence: float
+    statement: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +521,7 @@ class AnswerResult:
         joint: bounds for all pictures together, at `joint_confidence`; empty for a single one.
         statement: what the certificates speak of, and what not.
         stability: of the answer over further draws; None where none were asked.
+        vote: on a closed answer; None where no choices were given.
         prompt_tokens: those of the pictures among them.
     """
 
@@ -496,6 +535,7 @@ class AnswerResult:
     joint: tuple[JointBound, ...]
     joint_confidence: float | None
     stability: Stability | None
+    vote: Vote | None
     statement: str
     timing: Timing
 

@@ -29,6 +29,8 @@ def test_pictures_keep_the_places_they_are_given():
         (None, [Message("user", ())], 1, "0 parts in one message"),
         (None, [Message("user", ("a",)), Message("assistant", ("b",))], 1, "must be the user's"),
         (None, [Message("user", ("a",))] * 201, 1, "201 messages"),
+        (" ", [], 1, "the prompt says nothing"),
+        (None, [Message("user", (" ",))], 1, "the last message says nothing"),
     ],
 )
 def test_what_is_no_conversation_is_refused(prompt, messages, pictures, reason):

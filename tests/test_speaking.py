@@ -8,6 +8,7 @@ import torch
 
 from service.errors import Kind, ServiceError
 from service.models.answerer.answerer import load_answerer
+from service.polling import Poll
 from service.speaking import Saying, Speaker, _sure
 from service.types import Generation, Message
 from tests.models.answerer import tiny_mllms
@@ -94,6 +95,67 @@ def test_at_the_end_nobody_is_left_waiting(loaded):
     assert isinstance(waiting[-1].future.exception(), ServiceError)
     with pytest.raises(ServiceError, match="shutting down"):
         speaker.say(saying(loaded))
+
+
+def poll(loaded, seeds, choices=((8, 3), (9, 3), (11, 12, 3))):
+    _, answerer = loaded
+    prompt = answerer.prompter.write((Message("user", (None, "what is this ?")),), "prompt")
+    return Poll(prompt, choices, [saying(loaded, seed).maps for seed in seeds])
+
+
+def test_a_poll_finds_the_likeliest_choice_for_each_map_alone(loaded, speaker):
+    """However many there are, and whatever shares their batch."""
+    whole = poll(loaded, range(10))
+    speaker.ask(whole)
+    decoder = loaded[1].decoder()
+    alone = [
+        int(decoder.likelihoods(whole.prompt, [maps], whole.choices).argmax())
+        for maps in whole.shown
+    ]
+    assert whole.future.result(20) == alone
+    assert len(set(alone)) > 1
+
+
+def test_polls_and_answers_go_on_side_by_side(loaded, speaker):
+    """Neither waits for the end of the other."""
+    asked, progress = poll(loaded, range(1000)), []
+    speaker.ask(asked)
+    many = [
+        saying(loaded, seed, tokens=90, told=lambda _: progress.append(len(asked.found)))
+        for seed in range(8)
+    ]
+    for one in many:
+        speaker.say(one)
+    assert sum(one.future.result(20).tokens for one in many) > 8
+    assert not asked.complete
+    assert len(set(progress)) > 1
+    assert len(asked.future.result(60)) == 1000
+
+
+def test_a_poll_that_fails_fails_alone_and_one_that_is_left_is_dropped(loaded, speaker):
+    bad, gone, good = poll(loaded, [0]), poll(loaded, range(1000)), poll(loaded, [1])
+    bad.shown = [(torch.zeros(3, 5),)]
+    for one in (bad, gone, good):
+        speaker.ask(one)
+    gone.future.cancel()
+    with pytest.raises(ServiceError) as failed:
+        bad.future.result(20)
+    assert failed.value.kind is Kind.INTERNAL
+    assert len(good.future.result(20)) == 1
+    assert len(gone.found) < 1000
+
+
+def test_at_the_end_no_poll_is_left_waiting(loaded):
+    speaker = Speaker(loaded[1], most=1)
+    speaker.start()
+    waiting = [poll(loaded, range(1000)) for _ in range(2)]
+    for one in waiting:
+        speaker.ask(one)
+    speaker.stop()
+    for one in waiting:
+        assert one.future.exception(5).kind is Kind.UNAVAILABLE
+    with pytest.raises(ServiceError, match="shutting down"):
+        speaker.ask(poll(loaded, [0]))
 
 
 @pytest.mark.parametrize(

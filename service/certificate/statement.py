@@ -45,3 +45,26 @@ def label_statement(label: str | None, radius: float, labels: int, certificate: 
     if certificate.client_seed:
         sentence += _CHOSEN_SEED
     return sentence
+
+
+def vote_statement(
+    answer: str, radius: float, pictures: int, confidence: float, space: Space, client_seed: bool
+) -> str:
+    """The promise about a closed answer; at radius 0 there is none."""
+    one = pictures == 1
+    if radius <= 0:
+        sentence = (
+            "These votes do not settle whether most noise makes the model choose"
+            f" {answer!r}: nothing is promised of the answer."
+        )
+    else:
+        sentence = (
+            f"With probability at least {confidence!r} over this service's own sampling, for"
+            f" {'every' if one else 'any'} 8-bit {space.height}x{space.width} RGB"
+            f" picture{'' if one else 's'} within l2 distance {math.floor(radius * 1e4) / 1e4:g} of"
+            f" {'this one' if one else f'these {pictures}, taken together'} (values in [0, 1]) most"
+            f" noise makes the model choose {answer!r}, as it does here."
+        )
+    if client_seed:
+        sentence += _CHOSEN_SEED
+    return sentence

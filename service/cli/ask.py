@@ -22,6 +22,10 @@ def ask(
     radius: Annotated[list[float] | None, typer.Option(help="l2 radius epsilon; repeat.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Of the answer.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0: the likeliest each time.")] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="One of the only answers there are; repeat.")
+    ] = None,
+    votes: Annotated[int | None, typer.Option(help="Draws that vote on a choice.")] = None,
     certify: Annotated[bool, typer.Option(help="Certify what the language was shown.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line.")] = False,
 ) -> None:
@@ -44,6 +48,8 @@ def ask(
         messages=(Message("user", (None, question)),),
         max_tokens=max_tokens,
         temperature=temperature,
+        choices=tuple(choice or ()),
+        votes=votes,
     )
 
     def told(event: Said | Event) -> None:
@@ -66,3 +72,6 @@ def ask(
     for certificate in result.certificates:
         typer.echo(f"\n{certificate.statement}")
     typer.echo(result.statement)
+    if (vote := result.vote) is not None:
+        counts = ", ".join(f"{one.text} {one.votes}" for one in vote.choices)
+        typer.echo(f"\nVotes of {vote.draws} draws: {counts}.\n{vote.statement}")

@@ -68,6 +68,10 @@ class AnswerBody(PictureBody):
     stability_draws: int = Field(
         0, description="further answers, each from features of its own draws, to compare"
     )
+    choices: list[str] | None = Field(
+        None, description="the only answers there are; draws vote on the one that is chosen"
+    )
+    votes: int | None = Field(None, description="draws that vote on a choice, each alone")
     stream: bool = Field(False, description="answer with server-sent events")
 
     def answer(self, images: tuple[bytes, ...]) -> AnswerRequest:
@@ -93,7 +97,20 @@ class AnswerBody(PictureBody):
             stop=stops(self.stop),
             generation_seed=self.generation_seed,
             stability_draws=self.stability_draws,
+            choices=choices(self.choices),
+            votes=self.votes,
         )
+
+
+def choices(given: list[str] | None) -> tuple[str, ...]:
+    """The answers there are, if any were given.
+
+    Raises:
+        ServiceError: invalid; a list with nothing in it leaves no answer at all.
+    """
+    if given is not None and not given:
+        raise invalid("no choice is given: leave choices out for an open answer", "choices")
+    return tuple(given or ())
 
 
 def stops(given: str | list[str] | None) -> tuple[str, ...]:
@@ -126,6 +143,30 @@ class Stability(Form):
     confidence: Share
 
 
+class Choice(Form):
+    """One of the answers there are."""
+
+    text: str
+    votes: int
+
+
+class Vote(Form):
+    """What draws that voted on a closed answer prove of it."""
+
+    choices: list[Choice]
+    draws: int
+    agreeing: int
+    lower: Share = Field(description="lower bound on the share of all noise that votes for it")
+    certified_radius: float = Field(
+        ge=0,
+        description="l2 distance, over all pictures together, within which most noise goes on"
+        " voting for the answer; 0 when abstaining",
+    )
+    abstained: bool
+    confidence: Share
+    statement: str
+
+
 class AnswerResponse(Form):
     """The answer of `POST /answer`."""
 
@@ -137,6 +178,7 @@ class AnswerResponse(Form):
     certificates: list[Certificate] = Field(description="of each picture, in order")
     joint: Joint | None = Field(description="of several pictures together")
     stability: Stability | None = Field(description="null unless stability_draws were asked")
+    vote: Vote | None = Field(description="null unless choices were given")
     statement: str = Field(description="what the certificates speak of")
     usage: dict[str, int]
     timing: Timing
@@ -166,6 +208,7 @@ def certified(result: AnswerResult) -> dict[str, Any]:
         "certificates": each,
         "joint": joint,
         "stability": result.stability,
+        "vote": result.vote,
         "statement": result.statement,
     }
 

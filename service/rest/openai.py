@@ -20,7 +20,7 @@ from service.conversations import MAX_MESSAGES, MAX_PARTS, conversation
 from service.core import Core
 from service.errors import ServiceError, invalid
 from service.forms import Form, certificate_form
-from service.rest.answers import SpokenResponse, certified, stops, usage
+from service.rest.answers import SpokenResponse, certified, choices, stops, usage
 from service.rest.errors import error_body
 from service.rest.schemas import MAX_INPUTS, Number, SamplingBody
 from service.types import AnswerRequest, AnswerResult, EmbedRequest, EmbedResult, ServiceInfo
@@ -93,6 +93,8 @@ class ChatBody(SamplingBody):
     )
     generation_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stability_draws: int = 0
+    choices: list[str] | None = None
+    votes: int | None = None
 
     def encoded(self) -> list[tuple[str, str]]:
         """Pictures as they were sent, each with its place."""
@@ -127,6 +129,8 @@ class ChatBody(SamplingBody):
             stop=stops(self.stop),
             generation_seed=self.generation_seed,
             stability_draws=self.stability_draws,
+            choices=choices(self.choices),
+            votes=self.votes,
         )
 
 

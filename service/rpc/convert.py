@@ -102,6 +102,8 @@ def answer_request(
         stop=tuple(message.stop),
         generation_seed=message.generation_seed if given("generation_seed") else None,
         stability_draws=message.stability_draws,
+        choices=tuple(message.choices),
+        votes=message.votes if given("votes") else None,
     )
 
 
@@ -127,6 +129,7 @@ def answer_result(result: types.AnswerResult) -> pb.AnswerResponse:
             stability=None
             if result.stability is None
             else pb.Stability(**asdict(result.stability)),
+            vote=None if result.vote is None else pb.Vote(**asdict(result.vote)),
         )
     )
 

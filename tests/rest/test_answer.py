@@ -1,6 +1,6 @@
 """`POST /answer` and the OpenAI routes on a real server, with a tiny random language model.
 
-What the words mean is nobody's business here; tests/test_embedded_answers.py has a real one.
+What the words mean is nobody's business here; tests/test_default_model.py has a real one.
 """
 
 import base64
@@ -14,6 +14,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from scipy.stats import beta
 
 from service.rest.answers import AnswerResponse
 from tests.conftest import start_server, stop_server
@@ -165,6 +166,80 @@ def test_further_answers_are_from_noise_of_their_own(seeing):
     assert min(several) < 16
 
 
+CLOSED = {"prompt": "is this a cat ?", "choices": ["yes", "no", "a red cat"], "votes": 60, **FAST}
+
+
+def test_a_closed_answer_comes_with_its_votes_and_their_radius(seeing):
+    answer = post(seeing, inputs=picture(0), **CLOSED)
+    AnswerResponse.model_validate_json(json.dumps(answer))
+    assert answer["answer"] in CLOSED["choices"]
+    assert answer["finish_reason"] == "stop"
+    assert answer["certificate"]["samples"] == {"selection": 4, "estimation": 40}
+    vote = answer["vote"]
+    assert [choice["text"] for choice in vote["choices"]] == CLOSED["choices"]
+    counts = {choice["text"]: choice["votes"] for choice in vote["choices"]}
+    assert sum(counts.values()) == vote["draws"] == 60
+    assert vote["agreeing"] == counts[answer["answer"]]
+    assert vote["lower"] == pytest.approx(
+        float(beta.ppf(0.001, vote["agreeing"], 61 - vote["agreeing"])), abs=1e-9
+    )
+    assert vote["abstained"] is (vote["lower"] <= 0.5)
+    assert (vote["certified_radius"] > 0) is not vote["abstained"]
+
+
+def test_pictures_on_both_sides_are_voted_on_and_some_votes_are_divided(seeing):
+    """Votes of all alike would say nothing of the counting."""
+    votes = [post(seeing, inputs=picture(i), **CLOSED)["vote"] for i in range(8)]
+    counts = [tuple(choice["votes"] for choice in vote["choices"]) for vote in votes]
+    assert len(set(counts)) > 1
+    assert any(sum(count > 0 for count in one) > 1 for one in counts)
+    for vote in votes:
+        assert vote["abstained"] is (vote["certified_radius"] == 0)
+        assert ("nothing is promised" in vote["statement"]) is vote["abstained"]
+
+
+def test_votes_are_from_noise_of_their_own_and_need_no_certificate(seeing):
+    """The same votes with and without one; the certificate is as without votes."""
+    whole = post(seeing, inputs=picture(0), **CLOSED)
+    bare = post(seeing, inputs=picture(0), **CLOSED, certify=False)
+    assert bare["certificate"] is None
+    assert bare["vote"] == whole["vote"]
+    assert bare["answer"] == whole["answer"]
+    plain = {name: value for name, value in CLOSED.items() if name not in {"choices", "votes"}}
+    open_answer = post(seeing, inputs=picture(0), max_tokens=2, **plain)
+    assert open_answer["certificate"] == whole["certificate"]
+    assert open_answer["vote"] is None
+
+
+def test_votes_on_several_pictures_are_on_all_together(seeing):
+    answer = post(seeing, inputs=[picture(0), picture(1)], **CLOSED)
+    assert answer["vote"]["draws"] == 60
+    assert len(answer["certificates"]) == 2
+    assert answer["joint"]["confidence"] == pytest.approx(0.998)
+
+
+def test_a_stream_of_a_closed_answer_tells_the_choice_first(seeing):
+    told = events(seeing, inputs=picture(0), stream=True, **CLOSED)
+    assert [name for name, _ in told] == ["text", "result"]
+    result = json.loads(told[-1][1])
+    assert json.loads(told[0][1])["text"] == result["answer"]
+    assert result["vote"]["draws"] == 60
+
+
+def test_the_openai_client_gives_choices(client):
+    content = [
+        {"type": "image_url", "image_url": {"url": uri(0)}},
+        {"type": "text", "text": "is this a cat ?"},
+    ]
+    asked = {"messages": [{"role": "user", "content": content}], "model": "tiny-llava"}
+    body = {"choices": ["yes", "no"], "votes": 20, **FAST}
+    completion = client.chat.completions.create(**asked, extra_body=body)
+    assert completion.choices[0].message.content in {"yes", "no"}
+    assert completion.vote["draws"] == 20
+    chunks = list(client.chat.completions.create(**asked, stream=True, extra_body=body))
+    assert chunks[-1].vote == completion.vote
+
+
 def test_the_openai_client_asks_about_a_picture(client):
     content = [
         {"type": "image_url", "image_url": {"url": uri(0)}},
@@ -222,6 +297,9 @@ def test_the_openai_client_lists_models(client):
         client.models.retrieve("other")
 
 
+NO_TOKENS = {"max_tokens": None}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -244,6 +322,21 @@ def test_the_openai_client_lists_models(client):
         ),
         ({"receipt": True}, "unknown field"),
         ({"stability_draws": 33}, "stability_draws is 33; allowed are 0 to 32"),
+        ({"prompt": " "}, "the prompt says nothing"),
+        ({"votes": 20}, "votes are on choices"),
+        ({"choices": ["yes", "no"]}, "the answer is one of them"),
+        ({**NO_TOKENS, "choices": []}, "leave choices out"),
+        ({**NO_TOKENS, "choices": ["yes"]}, "1 choices; allowed are 2 to 32"),
+        ({**NO_TOKENS, "choices": ["a"] * 33}, "33 choices"),
+        ({**NO_TOKENS, "choices": ["yes", "no", "yes"]}, "'yes' is given twice"),
+        ({**NO_TOKENS, "choices": ["yes", " "]}, "a choice has 1 to 200 characters"),
+        ({**NO_TOKENS, "choices": ["yes", "cat " * 51]}, "a choice has 1 to 200 characters"),
+        ({**NO_TOKENS, "choices": ["yes", "</s>"]}, "a mark of the model's own"),
+        ({**NO_TOKENS, "choices": ["a", "an"], "votes": 9}, "allowed are 10 to 1000"),
+        ({**NO_TOKENS, "choices": ["a", "an"], "votes": 1001}, "allowed are 10 to 1000"),
+        ({**NO_TOKENS, "choices": ["a", "an"], "temperature": 0.0}, "no token is drawn"),
+        ({**NO_TOKENS, "choices": ["a", "an"], "stop": "."}, "no token is drawn"),
+        ({**NO_TOKENS, "choices": ["a", "an"], "stability_draws": 2}, "no token is drawn"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(seeing, changes, reason):

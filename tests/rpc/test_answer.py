@@ -4,6 +4,7 @@ import base64
 
 import grpc
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from service.rpc.generated import fcs_pb2 as pb
 from tests.conftest import start_server, stop_server
@@ -72,6 +73,26 @@ def test_several_pictures_and_messages(stub):
     assert len(result.certificates) == 2
     assert [b.radius for b in result.joint] == [0.05, 0.1]
     assert result.joint_confidence == pytest.approx(0.998)
+
+
+def test_votes_on_a_closed_answer_are_those_of_rest(seeing, stub):
+    request = asked(choices=["yes", "no"], votes=30)
+    request.ClearField("max_tokens")
+    text, last = list(stub.Answer(request))
+    rest = post(
+        seeing, inputs=picture(0), prompt="what is this ?", choices=["yes", "no"], votes=30,
+        samples=40, answer_samples=4, radii=[0.05, 0.1], sigma=0.25, seed=SEED,
+    )  # fmt: skip
+    assert text.text == last.result.answer == rest["answer"]
+    assert (
+        MessageToDict(
+            last.result.vote,
+            preserving_proto_field_name=True,
+            always_print_fields_with_no_presence=True,
+        )
+        == rest["vote"]
+    )
+    assert not last.result.HasField("stability")
 
 
 def test_stability_over_further_draws(stub):

@@ -51,6 +51,12 @@ class Answerer:
         apart = torch.from_numpy(embedding * np.float32(norm)).view(self.shape)
         return apart if self.centre is None else self.centre + apart
 
+    @property
+    def end(self) -> int:
+        """The token that an answer which is given ends with."""
+        own = self.tokenizer.eos_token_id
+        return int(self.ends[0] if own is None else own)
+
     def text(self, ids: list[int]) -> str:
         """What tokens say."""
         told: str = self.tokenizer.decode(ids, skip_special_tokens=True)

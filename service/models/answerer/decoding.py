@@ -67,10 +67,10 @@ class Decoder:
         """
         ids = prompt.ids.to(self.device)
         cache = DynamicCache()
-        logits = self._read(ids, maps, cache)
+        logits = self._read(ids, maps, cache)[0]
         draw = torch.Generator("cpu").manual_seed(generation.seed)
         row = Row(generation, self._family.first_position + prompt.length, draw)
-        self._take(row, logits[-1])
+        self._take(row, logits)
         if row.finish is None:
             self._join(row, cache)
         return row
@@ -104,30 +104,44 @@ class Decoder:
 
     @torch.inference_mode()
     def likelihoods(
-        self, prompt: Prompt, maps: Sequence[Tensor], answers: Sequence[Sequence[int]]
-    ) -> list[float]:
-        """Mean logarithm of the likelihood of each answer's tokens, after this prompt."""
-        ids = prompt.ids.to(self.device)
+        self, prompt: Prompt, shown: Sequence[Sequence[Tensor]], answers: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """How likely each answer is after a prompt, once for everything that is shown with it.
+
+        Args:
+            prompt: the same for all.
+            shown: B times the maps of the prompt's pictures, [T, D] each, in order.
+            answers: tokens of each, at least one.
+
+        Returns:
+            Mean logarithm of the likelihood of each answer's tokens, float32 [B, answers].
+        """
+        rows = len(shown)
         cache = DynamicCache()
-        first = self._read(ids, maps, cache)[-1].float().log_softmax(0)
+        maps = [one for maps in shown for one in maps]
+        ids = prompt.ids.to(self.device).expand(rows, -1)
+        first = self._read(ids, maps, cache).float().log_softmax(1)
         begins = self._family.first_position + prompt.length
         scores = []
         for answer in answers:
-            found = [float(first[answer[0]])]
+            found = first[:, answer[0]]
             if len(answer) > 1:
-                more = torch.tensor([list(answer[:-1])], device=self.device)
+                more = torch.tensor(list(answer), device=self.device).expand(rows, -1)
                 copy = DynamicCache(_layers(cache))
-                positions = begins + torch.arange(more.shape[1], device=self.device)[None]
+                positions = begins + torch.arange(len(answer) - 1, device=self.device)[None]
                 told = self._model(
-                    input_ids=more, position_ids=positions, past_key_values=copy, use_cache=True
+                    input_ids=more[:, :-1],
+                    position_ids=positions.expand(rows, -1),
+                    past_key_values=copy,
+                    use_cache=True,
                 )
-                logs = told.logits[0].float().log_softmax(1)
-                found += [float(logs[i, token]) for i, token in enumerate(answer[1:])]
-            scores.append(sum(found) / len(found))
-        return scores
+                logs = told.logits.float().log_softmax(2)
+                found = found + logs.gather(2, more[:, 1:, None]).sum((1, 2))
+            scores.append(found / len(answer))
+        return torch.stack(scores, 1).cpu()
 
     def _read(self, ids: Tensor, maps: Sequence[Tensor], cache: Any) -> Tensor:
-        """Logits [1, V] after a prompt [1, L], which the cache then holds."""
+        """Logits [B, V] after prompts [B, L], which the cache then holds."""
         seen: dict[str, Any] = {}
         if len(maps):
             seen["mm_encoder_outputs"] = self._family.shown([m.to(self.device) for m in maps])
@@ -135,14 +149,14 @@ class Decoder:
         told = self._model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            position_ids=positions[None],
+            position_ids=positions.expand(len(ids), -1),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
             **seen,
             **self._family.prefill_options(ids),
         )
-        logits: Tensor = told.logits[0]
+        logits: Tensor = told.logits[:, -1]
         return logits
 
     def _take(self, row: Row, logits: Tensor) -> None:

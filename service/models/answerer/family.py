@@ -79,7 +79,7 @@ class Family(ABC):
         return {"image": BaseModelOutputWithPooling(pooler_output=listed)}
 
     def prefill_options(self, ids: Tensor) -> dict[str, Any]:
-        """What else the model wants with a prompt [1, L]."""
+        """What else the model wants with prompts [B, L]."""
         return {}
 
 

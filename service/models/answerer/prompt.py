@@ -53,8 +53,8 @@ class Prompter:
         """
         for message in messages:
             for part in message.parts:
-                if part is not None and (mark := self._mark_in(part)):
-                    raise invalid(f"the text holds {shown(mark)}, a mark of the model's own", param)
+                if part is not None:
+                    self.refuse_marks(part, param)
         pictures = sum(part is None for message in messages for part in message.parts)
         text = self._templated(messages, pictures, param)
         text = text.replace(self._family.placeholder, self._family.written(self._tokens))
@@ -73,8 +73,10 @@ class Prompter:
             )
         return Prompt(ids, pictures)
 
-    def _mark_in(self, text: str) -> str | None:
-        return next((mark for mark in self._special if mark in text), None)
+    def refuse_marks(self, text: str, param: str) -> None:
+        """Raise invalid for text that the model would take for its own marks."""
+        if mark := next((mark for mark in self._special if mark in text), None):
+            raise invalid(f"the text holds {shown(mark)}, a mark of the model's own", param)
 
     def _templated(self, messages: Sequence[Message], pictures: int, param: str) -> str:
         if not self._tokenizer.chat_template:

@@ -916,6 +916,8 @@ class AnswerRequest(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     GENERATION_SEED_FIELD_NUMBER: _builtins.int
     STABILITY_DRAWS_FIELD_NUMBER: _builtins.int
+    CHOICES_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
     prompt: _builtins.str
     """A question about the pictures."""
     max_tokens: _builtins.int
@@ -926,6 +928,8 @@ class AnswerRequest(_message.Message):
     """Of the drawing of tokens; absent: a new one each time."""
     stability_draws: _builtins.int
     """Further answers, each from features of its own draws, to compare with it."""
+    votes: _builtins.int
+    """Draws that vote on a choice, each alone."""
     @_builtins.property
     def embed(self) -> Global___EmbedRequest:
         """Pictures and sampling; `selection_samples` are the draws whose mean the language is shown."""
@@ -937,6 +941,10 @@ class AnswerRequest(_message.Message):
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts that end the answer, left out of it."""
+
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only answers there are, 2 or more; draws vote on the one that is chosen."""
 
     def __init__(
         self,
@@ -950,10 +958,12 @@ class AnswerRequest(_message.Message):
         stop: _abc.Iterable[_builtins.str] | None = ...,
         generation_seed: _builtins.int | None = ...,
         stability_draws: _builtins.int = ...,
+        choices: _abc.Iterable[_builtins.str] | None = ...,
+        votes: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "prompt", b"prompt", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "_votes", b"_votes", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "prompt", b"prompt", "temperature", b"temperature", "top_p", b"top_p", "votes", b"votes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "stability_draws", b"stability_draws", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed", "_max_tokens", b"_max_tokens", "_prompt", b"_prompt", "_temperature", b"_temperature", "_top_p", b"_top_p", "_votes", b"_votes", "choices", b"choices", "embed", b"embed", "generation_seed", b"generation_seed", "max_tokens", b"max_tokens", "messages", b"messages", "prompt", b"prompt", "stability_draws", b"stability_draws", "stop", b"stop", "temperature", b"temperature", "top_p", b"top_p", "votes", b"votes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__generation_seed: _TypeAlias = _typing.Literal["generation_seed"]  # noqa: Y015
     _WhichOneofArgType__generation_seed: _TypeAlias = _typing.Literal["_generation_seed", b"_generation_seed"]  # noqa: Y015
@@ -965,6 +975,8 @@ class AnswerRequest(_message.Message):
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
     _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    _WhichOneofReturnType__votes: _TypeAlias = _typing.Literal["votes"]  # noqa: Y015
+    _WhichOneofArgType__votes: _TypeAlias = _typing.Literal["_votes", b"_votes"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__generation_seed) -> _WhichOneofReturnType__generation_seed | None: ...
     @_typing.overload
@@ -975,6 +987,8 @@ class AnswerRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__votes) -> _WhichOneofReturnType__votes | None: ...
 
 Global___AnswerRequest: _TypeAlias = AnswerRequest  # noqa: Y015
 
@@ -1070,6 +1084,7 @@ class AnswerResult(_message.Message):
     ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     STABILITY_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     revision: _builtins.str
     answer: _builtins.str
@@ -1094,6 +1109,10 @@ class AnswerResult(_message.Message):
     def stability(self) -> Global___Stability:
         """Absent unless stability_draws were asked."""
 
+    @_builtins.property
+    def vote(self) -> Global___Vote:
+        """Absent unless choices were given."""
+
     def __init__(
         self,
         *,
@@ -1109,21 +1128,99 @@ class AnswerResult(_message.Message):
         answer_tokens: _builtins.int = ...,
         timing: Global___Timing | None = ...,
         stability: Global___Stability | None = ...,
+        vote: Global___Vote | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "joint_confidence", b"joint_confidence", "stability", b"stability", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "_vote", b"_vote", "joint_confidence", b"joint_confidence", "stability", b"stability", "timing", b"timing", "vote", b"vote"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "answer", b"answer", "answer_tokens", b"answer_tokens", "certificates", b"certificates", "finish_reason", b"finish_reason", "joint", b"joint", "joint_confidence", b"joint_confidence", "model", b"model", "prompt_tokens", b"prompt_tokens", "revision", b"revision", "stability", b"stability", "statement", b"statement", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence", "_stability", b"_stability", "_vote", b"_vote", "answer", b"answer", "answer_tokens", b"answer_tokens", "certificates", b"certificates", "finish_reason", b"finish_reason", "joint", b"joint", "joint_confidence", b"joint_confidence", "model", b"model", "prompt_tokens", b"prompt_tokens", "revision", b"revision", "stability", b"stability", "statement", b"statement", "timing", b"timing", "vote", b"vote"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__joint_confidence: _TypeAlias = _typing.Literal["joint_confidence"]  # noqa: Y015
     _WhichOneofArgType__joint_confidence: _TypeAlias = _typing.Literal["_joint_confidence", b"_joint_confidence"]  # noqa: Y015
     _WhichOneofReturnType__stability: _TypeAlias = _typing.Literal["stability"]  # noqa: Y015
     _WhichOneofArgType__stability: _TypeAlias = _typing.Literal["_stability", b"_stability"]  # noqa: Y015
+    _WhichOneofReturnType__vote: _TypeAlias = _typing.Literal["vote"]  # noqa: Y015
+    _WhichOneofArgType__vote: _TypeAlias = _typing.Literal["_vote", b"_vote"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__joint_confidence) -> _WhichOneofReturnType__joint_confidence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stability) -> _WhichOneofReturnType__stability | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__vote) -> _WhichOneofReturnType__vote | None: ...
 
 Global___AnswerResult: _TypeAlias = AnswerResult  # noqa: Y015
+
+@_typing.final
+class Vote(_message.Message):
+    """What draws that voted on a closed answer prove of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHOICES_FIELD_NUMBER: _builtins.int
+    DRAWS_FIELD_NUMBER: _builtins.int
+    AGREEING_FIELD_NUMBER: _builtins.int
+    LOWER_FIELD_NUMBER: _builtins.int
+    CERTIFIED_RADIUS_FIELD_NUMBER: _builtins.int
+    ABSTAINED_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    draws: _builtins.int
+    agreeing: _builtins.int
+    """Draws that voted for the answer."""
+    lower: _builtins.float
+    """Lower confidence bound on the share of all noise that votes for it."""
+    certified_radius: _builtins.float
+    """l2 distance, over all pictures together, within which most noise goes on voting for the answer;
+    0 when abstaining.
+    """
+    abstained: _builtins.bool
+    confidence: _builtins.float
+    statement: _builtins.str
+    """One sentence a person can read."""
+    @_builtins.property
+    def choices(self) -> _containers.RepeatedCompositeFieldContainer[Global___Choice]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        choices: _abc.Iterable[Global___Choice] | None = ...,
+        draws: _builtins.int = ...,
+        agreeing: _builtins.int = ...,
+        lower: _builtins.float = ...,
+        certified_radius: _builtins.float = ...,
+        abstained: _builtins.bool = ...,
+        confidence: _builtins.float = ...,
+        statement: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abstained", b"abstained", "agreeing", b"agreeing", "certified_radius", b"certified_radius", "choices", b"choices", "confidence", b"confidence", "draws", b"draws", "lower", b"lower", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Vote: _TypeAlias = Vote  # noqa: Y015
+
+@_typing.final
+class Choice(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    votes: _builtins.int
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        votes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Choice: _TypeAlias = Choice  # noqa: Y015
 
 @_typing.final
 class Stability(_message.Message):

@@ -118,23 +118,35 @@ def test_answers_that_join_and_leave_say_what_they_say_alone(loaded, name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_likelihood_of_an_answer_is_the_unwrapped_models(loaded, name):
+    """Of every picture of a batch, and of two pictures in each prompt of one."""
     one = loaded[name]
-    prompt, pixels = one.prompter.write(ASKED, "prompt"), one.pixels(0)
     answers = [[11, 12, 13], [14]]
-    found = Decoder(one.family, []).likelihoods(prompt, one.eyes.tokens(pixels), answers)
-    for answer, likelihood in zip(answers, found, strict=True):
-        inputs = one.inputs(prompt, pixels)
-        more = torch.tensor([answer])
-        inputs["input_ids"] = torch.cat([prompt.ids, more], 1)
-        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        if "token_type_ids" in inputs:
-            inputs["token_type_ids"] = torch.cat(
-                [inputs["token_type_ids"], torch.ones_like(more)], 1
-            )
-        with torch.no_grad():
-            logs = one.family.model(**inputs).logits[0, prompt.length - 1 :].log_softmax(1)
-        expected = np.mean([float(logs[i, token]) for i, token in enumerate(answer)])
-        assert likelihood == pytest.approx(expected, abs=1e-4)
+    for pictures in (1, 2):
+        prompt = one.prompter.write(
+            (Message("user", (*[None] * pictures, "what is this ?")),), "prompt"
+        )
+        groups = [
+            torch.cat([one.pixels(10 * row + i) for i in range(pictures)]) for row in range(3)
+        ]
+        shown = [list(one.eyes.tokens(pixels)) for pixels in groups]
+        found = Decoder(one.family, []).likelihoods(prompt, shown, answers)
+        assert found.shape == (3, 2)
+        assert found[0].tolist() != found[1].tolist()
+        for pixels, row in zip(groups, found, strict=True):
+            expected = [stock_likelihood(one, prompt, pixels, answer) for answer in answers]
+            assert row.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def stock_likelihood(one, prompt, pixels, answer):
+    inputs = one.inputs(prompt, pixels)
+    more = torch.tensor([answer])
+    inputs["input_ids"] = torch.cat([prompt.ids, more], 1)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if "token_type_ids" in inputs:
+        inputs["token_type_ids"] = torch.cat([inputs["token_type_ids"], torch.ones_like(more)], 1)
+    with torch.no_grad():
+        logs = one.family.model(**inputs).logits[0, prompt.length - 1 :].log_softmax(1)
+    return np.mean([float(logs[i, token]) for i, token in enumerate(answer)])
 
 
 def test_the_small_view_of_tiles_is_that_of_the_stock_processor(loaded):

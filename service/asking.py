@@ -1,0 +1,270 @@
+"""Answers about pictures: sample, let the language speak of the means, certify beside it.
+
+    pictures -> sampled -> selection means -> shown to the language -> text, or a choice
+                       +-> certificates             further draws -> stability, or votes
+
+On the core's event loop; `service.speaking` decodes on threads of its own.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from service import admission, answering, voting
+from service.answering import Shown
+from service.attempt import Watch
+from service.config import Settings
+from service.errors import ServiceError, unavailable
+from service.following import Listener
+from service.job import JobResult
+from service.metrics import Metrics
+from service.models.answerer.answerer import Answerer
+from service.models.answerer.prompt import Prompt
+from service.models.loaded import LoadedModel
+from service.polling import Poll
+from service.reservations import Reservations
+from service.speaking import Saying, Speaker, Spoken
+from service.types import (
+    Accepted,
+    AnswerRequest,
+    AnswerResult,
+    EmbedRequest,
+    EmbedResult,
+    Event,
+    Generation,
+    Said,
+    SamplingPlan,
+    Stability,
+    Timing,
+    Vote,
+)
+from service.voting import Ballot, Draws, Views
+from service.waiting import both, soon, within
+
+T = TypeVar("T")
+Told = Callable[[Said | Event], None]
+
+
+class Sampler(Protocol):
+    """What an answer needs of the core: pictures in, certified features out."""
+
+    @property
+    def loaded(self) -> Mapping[str, LoadedModel]:
+        """Every model, by name."""
+
+    def model_of(self, request: EmbedRequest) -> LoadedModel:
+        """The model that a request is for; unavailable or invalid, where there is none."""
+
+    def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
+        """The sampling of a request, checked."""
+
+    async def sample(
+        self,
+        request: EmbedRequest,
+        *,
+        make_watch: Callable[[], Watch] | None = None,
+        listener: Listener | None = None,
+        shown: Shown | None = None,
+    ) -> tuple[EmbedResult, list[JobResult]]:
+        """Embed every picture; beside the answer, what came of each."""
+
+
+class Asker:
+    """Answers of one core.
+
+    Args:
+        settings: frozen.
+        metrics: of the core.
+        reservations: of the core.
+        sampler: the core.
+        speakers: of the models that have a language, by name; filled when they are loaded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        reservations: Reservations,
+        sampler: Sampler,
+        speakers: Mapping[str, Speaker],
+    ) -> None:
+        self._settings, self._metrics = settings, metrics
+        self._reservations, self._sampler, self._speakers = reservations, sampler, speakers
+
+    async def answer(self, request: AnswerRequest, told: Told | None = None) -> AnswerResult:
+        """What a model with a language says about pictures, and what is certified of its features.
+
+        Args:
+            request: from a transport.
+            told: called on the event loop when the request is accepted, and with each new piece of
+                the answer's text.
+
+        Raises:
+            ServiceError: any kind; nothing of the request keeps running afterwards.
+        """
+        arrived = time.monotonic()
+        loaded = list(self._sampler.loaded.values())
+        wanted = answering.sampling(request, loaded, self._settings)
+        model = self._sampler.model_of(wanted)
+        answerer = answering.language_of(model, loaded)
+        plan = self._sampler.plan(wanted, model)
+        limit = admission.timeout_s(wanted, self._settings)
+        prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
+        asked = _Asked(request, wanted, model, answerer, prompt, plan, told)
+        if request.choices:
+            ballot = voting.ballot(request, answerer, prompt, plan, self._settings)
+            held = voting.memory(ballot, prompt.pictures, model.pipeline.dimensions)
+            with self._reservations.answer(), self._reservations.memory(held):
+                async with within(limit):
+                    said = await self._closed(asked, ballot)
+        else:
+            context, settings = answerer.prompter.context, self._settings
+            generation = answering.generation(request, prompt, context, settings)
+            again = answering.further(request, wanted, settings)
+            with self._reservations.answer():
+                async with within(limit):
+                    said = await self._open(asked, generation, again)
+        result, shown, spoken, beside = said
+        if not shown.is_of(result.data):
+            raise _changed()
+        self._metrics.answer_tokens.inc(spoken.tokens)
+        timing = _lasting(result, arrived)
+        return answering.result(result, shown, spoken, prompt, plan.confidence, beside, timing)
+
+    async def _open(
+        self, asked: "_Asked", generation: Generation, again: EmbedRequest
+    ) -> "_Spoken":
+        """In the language's own words."""
+        name, prompt = asked.model.name, asked.prompt
+        saying = Saying(prompt, generation)
+        if asked.told is not None:
+            loop, told = asyncio.get_running_loop(), asked.told
+            saying.told = lambda text: soon(loop, partial(told, Said(text)))
+        shown = Shown(asked.answerer, prompt.pictures)
+
+        async def speak() -> Spoken:
+            (spoken,) = await self._said(name, shown, [saying])
+            return spoken
+
+        main = self._sampled(asked.wanted, shown, speak, asked.listener)
+        if not again.images:
+            result, spoken = await main
+            return result, shown, spoken, None
+        others = [Saying(prompt, generation) for _ in range(asked.request.stability_draws)]
+        apart = Shown(asked.answerer, len(again.images))
+        beside = self._sampled(again, apart, lambda: self._said(name, apart, others), None)
+        (result, spoken), (_, said) = await both(main, beside)
+        stable = answering.stability(spoken.text, [one.text for one in said])
+        return result, shown, spoken, stable
+
+    async def _closed(self, asked: "_Asked", ballot: Ballot) -> "_Spoken":
+        """One of the choices, and the votes on it."""
+        shown = Shown(asked.answerer, asked.prompt.pictures)
+
+        async def choose() -> int:
+            (choice,) = await self._polled(asked, ballot, [shown.maps])
+            if asked.told is not None:
+                asked.told(Said(ballot.texts[choice]))
+            return choice
+
+        main = self._sampled(asked.wanted, shown, choose, asked.listener)
+        (result, choice), (voters, votes) = await both(main, self._voted(asked, ballot))
+        if voters.revision != result.revision:
+            raise _changed()
+        spoken = Spoken(ballot.texts[choice], len(ballot.tokens[choice]), "stop")
+        space, seeded = asked.model.info.space, asked.wanted.seed is not None
+        pictures = asked.prompt.pictures
+        vote = voting.vote(ballot, choice, votes, asked.plan, pictures, space, seeded)
+        return result, shown, spoken, vote
+
+    async def _voted(self, asked: "_Asked", ballot: Ballot) -> tuple[EmbedResult, list[int]]:
+        """Draws of their own, and the choice of each."""
+        wanted = voting.voters(asked.wanted, ballot)
+        result, sampled = await self._sampler.sample(wanted, make_watch=Draws)
+        return result, await self._polled(asked, ballot, Views(asked.answerer, sampled))
+
+    async def _sampled(
+        self,
+        wanted: EmbedRequest,
+        shown: Shown,
+        then: Callable[[], Awaitable[T]],
+        listener: Listener | None,
+    ) -> tuple[EmbedResult, T]:
+        """Sample pictures, and do something beside it as soon as all their means are known."""
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        shown.complete = lambda: soon(loop, partial(_resolve, ready))
+
+        async def beside() -> T:
+            await ready
+            return await then()
+
+        sampling = self._sampler.sample(wanted, listener=listener, shown=shown)
+        (result, _), done = await both(sampling, beside())
+        return result, done
+
+    async def _said(self, model: str, shown: Shown, sayings: list[Saying]) -> list[Spoken]:
+        """Answers, each of as many of the pictures shown."""
+        maps = shown.maps
+        each = len(maps) // len(sayings)
+        try:
+            for i, saying in enumerate(sayings):
+                saying.maps = maps[i * each : (i + 1) * each]
+                self._speakers[model].say(saying)
+            return await asyncio.gather(*(asyncio.wrap_future(one.future) for one in sayings))
+        finally:
+            for saying in sayings:
+                saying.future.cancel()
+
+    async def _polled(
+        self, asked: "_Asked", ballot: Ballot, shown: Sequence[Sequence[Tensor]]
+    ) -> list[int]:
+        """The choice for each of what is shown."""
+        poll = Poll(asked.prompt, ballot.tokens, shown)
+        try:
+            self._speakers[asked.model.name].ask(poll)
+            return await asyncio.wrap_future(poll.future)
+        finally:
+            poll.future.cancel()
+
+
+_Spoken = tuple[EmbedResult, Shown, Spoken, Stability | Vote | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, admitted: what is asked of which model, and how its pictures are sampled."""
+
+    request: AnswerRequest
+    wanted: EmbedRequest
+    model: LoadedModel
+    answerer: Answerer
+    prompt: Prompt
+    plan: SamplingPlan
+    told: Told | None
+
+    @property
+    def listener(self) -> Listener | None:
+        """Passes on that the request was accepted."""
+        told = self.told
+        if told is None:
+            return None
+        return lambda event: told(event) if isinstance(event, Accepted) else None
+
+
+def _resolve(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+def _changed() -> ServiceError:
+    return unavailable("the batch shape changed while this was answered: ask again")
+
+
+def _lasting(result: EmbedResult, arrived: float) -> Timing:
+    return replace(result.timing, total_ms=1000 * (time.monotonic() - arrived))
