@@ -46,6 +46,21 @@ def engine(
     run(load_settings(model=model), pictures or [], repeats, samples)
 
 
+@app.command("first-token")
+def first_token(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],
+    model: Annotated[str | None, typer.Option(help="Package, hub id or folder.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answer samples.")] = 8,
+    rounds: Annotated[int, typer.Option(min=3, help="Medians of these are shown.")] = 30,
+) -> None:
+    """First token of an uncertified answer, beside the unwrapped model and the samples alone."""
+    from service.bench.first_token import run
+    from service.config import DEFAULT_ANSWERER, load_settings
+
+    settings = load_settings(model=model or DEFAULT_ANSWERER)
+    run(settings.model_copy(update={"extra_models": ()}), pictures, samples, rounds)
+
+
 @app.command("bounds")
 def bounds(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures.", exists=True, dir_okay=False)],

@@ -1,4 +1,4 @@
-"""`fcs evaluate stability|answers`."""
+"""`fcs evaluate stability|answers|votes`."""
 
 import json
 import os
@@ -85,6 +85,34 @@ def answers(
 
     settings = load_settings(model=model or DEFAULT_ANSWERER)
     report = evaluate(settings, pictures, sigma, tuple(samples or (1, 4, 8, 16)), limit, seed)
+    show(report)
+    typer.echo(json.dumps(report.as_json(), allow_nan=False))
+
+
+@app.command("votes")
+def votes(
+    pictures: Annotated[
+        Path,
+        typer.Argument(help="Folder of `fcs data fetch`, never trained on.", exists=True),
+    ],
+    model: Annotated[str | None, typer.Option(help="Package that answers.")] = None,
+    sigma: Annotated[float, typer.Option(help="Noise level.")] = 0.25,
+    draws: Annotated[int, typer.Option(min=10, help="That vote on each answer.")] = 100,
+    radius: Annotated[
+        list[float] | None, typer.Option(min=0, help="Of certified accuracy; repeat.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="Only so many pictures.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of choice and questions.")] = 0,
+) -> None:
+    """Yes/no answers that are right, and right and certified, as the service gives them."""
+    from service.config import DEFAULT_ANSWERER, load_settings
+    from service.evaluation.voted import evaluate, show
+
+    settings = load_settings(
+        model=model or DEFAULT_ANSWERER, max_timeout_ms=10**9, default_timeout_ms=10**9
+    ).model_copy(update={"extra_models": ()})
+    radii = tuple(radius or (0.0625, 0.125, 0.25, 0.375))
+    report = evaluate(settings, pictures, sigma, draws, radii, limit, seed)
     show(report)
     typer.echo(json.dumps(report.as_json(), allow_nan=False))
 

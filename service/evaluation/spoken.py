@@ -1,14 +1,8 @@
-"""What answers are worth: right ones with and without smoothing, and what they cost.
+"""What answers are worth: right ones with and without smoothing, and what they cost."""
 
-Every question has one right answer, written by rule from what a picture shows; an answer counts
-when it is that, letter case and punctuation aside. Yes/no questions are asked in pairs, one of
-each, so that always saying the same is worth one half.
-"""
-
-import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +13,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from scipy.stats import beta
 from threadpoolctl import threadpool_limits
 
 from service.config import Settings
 from service.errors import ConfigurationError
+from service.evaluation.quiz import Question, abouts, chosen, plain, questions, share
 from service.evaluation.stability.measure import Effort
 from service.evaluation.stability.usefulness import confusion
 from service.evaluation.stability.variants import variants
@@ -34,21 +28,10 @@ from service.models.loaded import LoadedModel
 from service.models.sampler import Draw, make_sampler
 from service.models.store import load_model
 from service.pictures.files import read_picture
-from service.pictures.meanings import KINDS, Meaning, meanings
+from service.pictures.meanings import meanings
 from service.types import Generation, Message, NoiseLevel, Stage
 
 _MOST_TOKENS = 8
-_LEVEL = 0.95  # of the intervals
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """About one picture; `about` is kind, yes or no, or name."""
-
-    picture: int
-    text: str
-    answer: str
-    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +98,10 @@ def evaluate(
     if sigma not in model.sigmas:
         raise ConfigurationError(f"{model.name} has no noise level {sigma:g}")
     rng = np.random.default_rng(seed)
-    chosen = _chosen(meanings(folder), limit, rng)
+    files = chosen(meanings(folder), limit, rng)
     how, most = model.preprocessing, settings.max_pixels
-    pictures = [read_picture(file, how, most) for file in chosen]
-    asked = list(_questions(list(chosen.values()), rng))
+    pictures = [read_picture(file, how, most) for file in files]
+    asked = list(questions(list(files.values()), rng))
     ways = [("none", model, 0.0, 0)]
     named = {"FS": "FS", "FS+Purifier": "FS-PSM", "FS+PSM": "FS-PSM"}
     for name, variant in variants(model):
@@ -139,7 +122,7 @@ def evaluate(
                     lambda: progress.advance(task),
                 )
             )  # fmt: skip
-    groups = {about: [q.answer for q in asked if q.about == about] for about in _abouts(asked)}
+    groups = {about: [q.answer for q in asked if q.about == about] for about in abouts(asked)}
     return Report(
         model.name,
         model.revision,
@@ -173,39 +156,6 @@ def show(report: Report) -> None:
     Console(width=140).print(table)
 
 
-def _chosen(
-    known: Mapping[Path, Meaning], limit: int | None, rng: np.random.Generator
-) -> dict[Path, Meaning]:
-    """The kinds in turn, and of each what it is called in turn: many forms of one count little."""
-    queues = []
-    for kind in sorted({one.kind for one in known.values()}):
-        files = sorted(file for file, one in known.items() if one.kind == kind)
-        seen: dict[str, list[Path]] = {}
-        for i in rng.permutation(len(files)):
-            name = known[files[i]].name or files[i].stem.split("-")[0]
-            seen.setdefault(name, []).append(files[i])
-        firsts = [group[0] for group in seen.values()]
-        queues.append(firsts + [file for group in seen.values() for file in group[1:]])
-    order = [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
-    return {file: known[file] for file in order[:limit]}
-
-
-def _questions(shown: Sequence[Meaning], rng: np.random.Generator) -> Iterator[Question]:
-    kinds = sorted({one.kind for one in shown})
-    for i, one in enumerate(shown):
-        yield Question(i, "What kind of thing is this?", one.kind, "kind")
-        others = [kind for kind in kinds if kind != one.kind]
-        other = others[int(rng.integers(len(others)))]
-        yield Question(i, f"Is this {KINDS[one.kind]}?", "yes", "yes/no")
-        yield Question(i, f"Is this {KINDS[other]}?", "no", "yes/no")
-        if one.name:
-            yield Question(i, "What is this called?", one.name, "name")
-
-
-def _abouts(asked: Sequence[Question]) -> list[str]:
-    return list(dict.fromkeys(question.about for question in asked))
-
-
 def _row(
     way: tuple[str, float, int],
     model: LoadedModel,
@@ -219,7 +169,7 @@ def _row(
     shown, sigma, samples = way
     sampler = make_sampler(model)
     decoder = answerer.decoder()
-    right: dict[str, list[bool]] = {about: [] for about in _abouts(asked)}
+    right: dict[str, list[bool]] = {about: [] for about in abouts(asked)}
     seconds, embeddings = [], []
     effort = Effort(max(samples, 1), 0, 2, (), 0.999, seed)
     for i, picture in enumerate(pictures):
@@ -243,9 +193,9 @@ def _row(
             began = time.perf_counter()
             said = _said(answerer, decoder, question.text, token_map)
             seconds.append(took + time.perf_counter() - began)
-            right[question.about].append(_plain(said) == _plain(question.answer))
+            right[question.about].append(plain(said) == plain(question.answer))
             done()
-    told = {about: _share(found) for about, found in right.items()}
+    told = {about: share(found) for about, found in right.items()}
     different = confusion(np.stack(embeddings).astype(np.float64))
     return Row(shown, sigma, samples, told, different, statistics.median(seconds))
 
@@ -256,16 +206,3 @@ def _said(answerer: Answerer, decoder: Decoder, question: str, token_map: Any) -
     while row.finish is None:
         decoder.step()
     return answerer.text(row.ids)
-
-
-def _share(right: Sequence[bool]) -> tuple[float, float, float, int]:
-    """With its Clopper-Pearson interval."""
-    n, k, tail = len(right), sum(right), (1 - _LEVEL) / 2
-    low = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
-    return k / n, low, high, n
-
-
-def _plain(text: str) -> str:
-    words = re.sub(r"[^a-z0-9 ]", " ", text.lower()).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
