@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     default_selection_samples: int = Field(100, ge=1)
     default_answer_samples: int = Field(8, ge=1, description="draws that the language is shown")
     default_answer_tokens: int = Field(128, ge=1)
-    default_votes: int = Field(100, ge=1, description="on a closed answer")
+    default_votes: int = Field(50, ge=1, description="on a closed answer")
     default_confidence: float = Field(0.999, gt=0, le=MAX_CONFIDENCE)
     default_target_shift: float | None = Field(
         0.5, ge=0, le=4, description="radius/sigma of the default target; None: no target"

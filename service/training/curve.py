@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 
+_SCORES = {"cos": "mean cosine to the clean feature", "right": "share of right answers"}
+
+
 def plot(history: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw a run's history, a record every validation, as a PNG."""
     import matplotlib as mpl
@@ -16,11 +19,14 @@ def plot(history: Sequence[dict[str, Any]], file: Path) -> None:
     figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 6))
     above.plot(steps, [record["loss"] for record in history], color="black")
     above.set_ylabel("training loss")
+    told = ""
     for name in history[0]:
-        if name.startswith("cos@"):
-            below.plot(steps, [record[name] for record in history], label=f"σ = {name[4:]}")
+        score, _, sigma = name.partition("@")
+        if score in _SCORES:
+            told = _SCORES[score]
+            below.plot(steps, [record[name] for record in history], label=f"σ = {sigma}")
     below.set_xlabel("steps")
-    below.set_ylabel("validation: mean cosine to the clean feature")
+    below.set_ylabel(f"validation: {told}")
     below.legend()
     for axes in (above, below):
         axes.grid(alpha=0.3)
