@@ -13,6 +13,7 @@ from service.errors import Kind, ServiceError
 from service.forecast import Amount, Forecast, Held
 
 _SHORTEST_WAIT_S = 1.0
+_NEWEST = 0.2  # how much of the mean duration of answers the last one is
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Reservations:
     pictures: int = 0
     _bytes: int = 0
     _answers: int = 0
+    _answer_s: float = 0.0  # that one takes, the newest counting most
     _undecoded_samples: int = 0
     _since: float = 0.0  # the last end of a request that was sampled, or when the books filled
     _held: list[Held] = field(default_factory=list)
@@ -99,13 +101,16 @@ class Reservations:
             raise ServiceError(
                 Kind.BUSY,
                 f"{self._answers} answers are in the making (limit: {most})",
-                retry_after_s=_SHORTEST_WAIT_S,
+                retry_after_s=max(_SHORTEST_WAIT_S, self._answer_s / self._answers),
             )
         self._answers += 1
+        began = time.monotonic()
         try:
             yield
         finally:
             self._answers -= 1
+            lasted = time.monotonic() - began
+            self._answer_s += _NEWEST * (lasted - self._answer_s) if self._answer_s else lasted
 
     @contextmanager
     def memory(self, needed: int) -> Iterator[None]:

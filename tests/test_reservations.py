@@ -140,3 +140,19 @@ def test_bytes_beside_those_of_samples_are_refused_with_the_time_too():
     ):
         pass
     assert caught.value.retry_after_s == pytest.approx(7.3, rel=0.01)
+
+
+def test_a_refused_answer_is_told_when_a_place_should_be_free(monkeypatch):
+    """Two in the making that take ten seconds each: one of them ends within five."""
+    now = [0.0]
+    monkeypatch.setattr("service.reservations.time.monotonic", lambda: now[0])
+    reservations = Books(max_pending_answers=2).reservations
+    with reservations.answer():
+        now[0] += 10
+    with reservations.answer(), reservations.answer():
+        refused = pytest.raises(ServiceError, match="2 answers are in the making")
+        with refused as caught, reservations.answer():
+            pass
+    assert caught.value.retry_after_s == pytest.approx(5)
+    with reservations.answer():
+        pass

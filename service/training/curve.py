@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
 _SCORES = {"cos": "mean cosine to the clean feature", "right": "share of right answers"}
 
 

@@ -1,0 +1,118 @@
+"""The values that travel between floors: frozen, typed, units in every docstring.
+
+Nothing here knows of torch, asyncio or a transport.
+"""
+
+from service.types.answers import (
+    AnswerRequest,
+    AnswerResult,
+    Choice,
+    FinishReason,
+    Generation,
+    JointBound,
+    Message,
+    Said,
+    Stability,
+    Vote,
+)
+from service.types.certificates import (
+    Certificate,
+    CertifiedRadius,
+    Fidelity,
+    Method,
+    RadiusBound,
+    Score,
+    Space,
+    Stopped,
+)
+from service.types.classification import (
+    Candidate,
+    Classification,
+    ClassifyRequest,
+    ClassifyResult,
+    Reference,
+)
+from service.types.embedding import (
+    Embedding,
+    EmbedRequest,
+    EmbedResult,
+    Timing,
+)
+from service.types.events import (
+    Accepted,
+    BoundSoFar,
+    Checkpoint,
+    Drawn,
+    Event,
+    Look,
+)
+from service.types.information import (
+    Arrangement,
+    Defaults,
+    DtypeName,
+    LabelSetInfo,
+    MemoryFormat,
+    ModelInfo,
+    ServiceInfo,
+    Tuning,
+    TuningSource,
+)
+from service.types.sampling import (
+    NoiseLevel,
+    Preprocessing,
+    Resample,
+    SamplingPlan,
+    Stage,
+    Target,
+)
+
+__all__ = [
+    "Accepted",
+    "AnswerRequest",
+    "AnswerResult",
+    "Arrangement",
+    "BoundSoFar",
+    "Candidate",
+    "Certificate",
+    "CertifiedRadius",
+    "Checkpoint",
+    "Choice",
+    "Classification",
+    "ClassifyRequest",
+    "ClassifyResult",
+    "Defaults",
+    "Drawn",
+    "DtypeName",
+    "EmbedRequest",
+    "EmbedResult",
+    "Embedding",
+    "Event",
+    "Fidelity",
+    "FinishReason",
+    "Generation",
+    "JointBound",
+    "LabelSetInfo",
+    "Look",
+    "MemoryFormat",
+    "Message",
+    "Method",
+    "ModelInfo",
+    "NoiseLevel",
+    "Preprocessing",
+    "RadiusBound",
+    "Reference",
+    "Resample",
+    "Said",
+    "SamplingPlan",
+    "Score",
+    "ServiceInfo",
+    "Space",
+    "Stability",
+    "Stage",
+    "Stopped",
+    "Target",
+    "Timing",
+    "Tuning",
+    "TuningSource",
+    "Vote",
+]
