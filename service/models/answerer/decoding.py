@@ -18,6 +18,8 @@ from service.models.answerer.family import Family
 from service.models.answerer.prompt import Prompt
 from service.types import FinishReason, Generation
 
+_MOST_ROWS = 16  # of a pass over several answers to several prompts, for the sake of memory
+
 
 @dataclass(slots=True, eq=False)
 class Row:
@@ -121,24 +123,45 @@ class Decoder:
         maps = [one for maps in shown for one in maps]
         ids = prompt.ids.to(self.device).expand(rows, -1)
         first = self._read(ids, maps, cache).float().log_softmax(1)
+        begun = torch.stack([first[:, answer[0]] for answer in answers], 1)
+        step = max(1, _MOST_ROWS // rows)
+        parts = [answers[at : at + step] for at in range(0, len(answers), step)]
+        later = torch.cat([self._continued(prompt, cache, part) for part in parts], 1)
+        lengths = torch.tensor([len(answer) for answer in answers], device=self.device)
+        return ((begun + later) / lengths).cpu()
+
+    def _continued(self, prompt: Prompt, cache: Any, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Logarithm of the likelihood of all tokens of each answer but its first, [B, answers].
+
+        All of them in one pass; shorter ones are filled up behind, where nothing that counts looks.
+        """
+        rows, count = len(_layers(cache)[0][0]), len(answers)
+        length = max(len(answer) for answer in answers)
+        if length == 1:
+            return torch.zeros(rows, count, device=self.device)
+        filled = torch.zeros(count, length, dtype=torch.long)
+        counts = torch.zeros(count, length, dtype=torch.bool)
+        for i, answer in enumerate(answers):
+            filled[i, : len(answer)] = torch.tensor(list(answer))
+            counts[i, : len(answer)] = True
+        filled, counts = (one.to(self.device).repeat(rows, 1) for one in (filled, counts))
+        copies = DynamicCache(
+            [
+                (keys.repeat_interleave(count, 0), values.repeat_interleave(count, 0))
+                for keys, values in _layers(cache)
+            ]
+        )
         begins = self._family.first_position + prompt.length
-        scores = []
-        for answer in answers:
-            found = first[:, answer[0]]
-            if len(answer) > 1:
-                more = torch.tensor(list(answer), device=self.device).expand(rows, -1)
-                copy = DynamicCache(_layers(cache))
-                positions = begins + torch.arange(len(answer) - 1, device=self.device)[None]
-                told = self._model(
-                    input_ids=more[:, :-1],
-                    position_ids=positions.expand(rows, -1),
-                    past_key_values=copy,
-                    use_cache=True,
-                )
-                logs = told.logits.float().log_softmax(2)
-                found = found + logs.gather(2, more[:, 1:, None]).sum((1, 2))
-            scores.append(found / len(answer))
-        return torch.stack(scores, 1).cpu()
+        positions = begins + torch.arange(length - 1, device=self.device)
+        told = self._model(
+            input_ids=filled[:, :-1],
+            position_ids=positions.expand(rows * count, -1),
+            past_key_values=copies,
+            use_cache=True,
+        )
+        logs = told.logits.float().log_softmax(2).gather(2, filled[:, 1:, None])[:, :, 0]
+        total: Tensor = (logs * counts[:, 1:]).sum(1)
+        return total.view(rows, count)
 
     def _read(self, ids: Tensor, maps: Sequence[Tensor], cache: Any) -> Tensor:
         """Logits [B, V] after prompts [B, L], which the cache then holds."""
