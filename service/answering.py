@@ -1,6 +1,6 @@
 """The parts of an answer that need no event loop: its limits, what was shown, what is certified.
 
-`service.core` brings them together; `service.speaking` decodes.
+`service.asking` brings them together; `service.speaking` decodes.
 """
 
 import hashlib
@@ -234,16 +234,30 @@ def result(
         joint_confidence=max(0.0, 1 - len(certificates) * (1 - confidence)) if several else None,
         stability=beside if isinstance(beside, Stability) else None,
         vote=beside if isinstance(beside, Vote) else None,
-        statement=statement(certificates),
+        statement=statement(certificates, isinstance(beside, Vote)),
         timing=timing,
     )
 
 
-def statement(certificates: Sequence[Certificate]) -> str:
-    """What is promised of an answer, for a person."""
+def statement(certificates: Sequence[Certificate], voted: bool) -> str:
+    """What the certificates of an answer speak of, for a person; votes have their own statement."""
     if not certificates:
+        if voted:
+            return "Nothing is certified of the features; what the votes prove is said beside them."
         return "Nothing is certified: the request did not ask for it."
-    return (
+    said = (
         "The certificates speak of the visual features that the language model was shown: how far"
-        " an attack on the pictures can turn them. They say nothing of the words of the answer."
+        " an attack on the pictures can turn them. They say nothing of the words of the answer"
     )
+    return f"{said}; the votes do." if voted else f"{said}."
+
+
+def check_prompt(prompt: Prompt, answerer: Answerer, settings: Settings) -> None:
+    """Raise invalid for a prompt whose reading would hold up everybody else's answers."""
+    text = prompt.length - prompt.pictures * answerer.shape[0]
+    if text > settings.max_prompt_tokens:
+        raise invalid(
+            f"the prompt has {text} tokens beside its pictures; allowed are"
+            f" {settings.max_prompt_tokens}",
+            "messages",
+        )

@@ -70,6 +70,7 @@ class Sampler(Protocol):
         make_watch: Callable[[], Watch] | None = None,
         listener: Listener | None = None,
         shown: Shown | None = None,
+        party: object = None,
     ) -> tuple[EmbedResult, list[JobResult]]:
         """Embed every picture; beside the answer, what came of each."""
 
@@ -115,11 +116,17 @@ class Asker:
         plan = self._sampler.plan(wanted, model)
         limit = admission.timeout_s(wanted, self._settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
+        answering.check_prompt(prompt, answerer, self._settings)
         asked = _Asked(request, wanted, model, answerer, prompt, plan, told)
         if request.choices:
             ballot = voting.ballot(request, answerer, prompt, plan, self._settings)
             held = voting.memory(ballot, prompt.pictures, model.pipeline.dimensions)
-            with self._reservations.answer(), self._reservations.memory(held):
+            each = self._speakers[model.name].seconds_per_vote
+            with (
+                self._reservations.answer(),
+                self._reservations.memory(held),
+                self._reservations.votes(ballot.votes, each, limit),
+            ):
                 async with within(limit):
                     said = await self._closed(asked, ballot)
         else:
@@ -151,13 +158,13 @@ class Asker:
             (spoken,) = await self._said(name, shown, [saying])
             return spoken
 
-        main = self._sampled(asked.wanted, shown, speak, asked.listener)
+        main = self._sampled(asked, asked.wanted, shown, speak, asked.listener)
         if not again.images:
             result, spoken = await main
             return result, shown, spoken, None
         others = [Saying(prompt, generation) for _ in range(asked.request.stability_draws)]
         apart = Shown(asked.answerer, len(again.images))
-        beside = self._sampled(again, apart, lambda: self._said(name, apart, others), None)
+        beside = self._sampled(asked, again, apart, lambda: self._said(name, apart, others), None)
         (result, spoken), (_, said) = await both(main, beside)
         stable = answering.stability(spoken.text, [one.text for one in said])
         return result, shown, spoken, stable
@@ -172,11 +179,11 @@ class Asker:
                 asked.told(Said(ballot.texts[choice]))
             return choice
 
-        main = self._sampled(asked.wanted, shown, choose, asked.listener)
+        main = self._sampled(asked, asked.wanted, shown, choose, asked.listener)
         (result, choice), (voters, votes) = await both(main, self._voted(asked, ballot))
         if voters.revision != result.revision:
             raise _changed()
-        spoken = Spoken(ballot.texts[choice], len(ballot.tokens[choice]), "stop")
+        spoken = Spoken(ballot.texts[choice], len(ballot.tokens[choice]) - 1, "stop")
         space, seeded = asked.model.info.space, asked.wanted.seed is not None
         pictures = asked.prompt.pictures
         vote = voting.vote(ballot, choice, votes, asked.plan, pictures, space, seeded)
@@ -185,11 +192,12 @@ class Asker:
     async def _voted(self, asked: "_Asked", ballot: Ballot) -> tuple[EmbedResult, list[int]]:
         """Draws of their own, and the choice of each."""
         wanted = voting.voters(asked.wanted, ballot)
-        result, sampled = await self._sampler.sample(wanted, make_watch=Draws)
+        result, sampled = await self._sampler.sample(wanted, make_watch=Draws, party=asked)
         return result, await self._polled(asked, ballot, Views(asked.answerer, sampled))
 
     async def _sampled(
         self,
+        asked: "_Asked",
         wanted: EmbedRequest,
         shown: Shown,
         then: Callable[[], Awaitable[T]],
@@ -204,7 +212,7 @@ class Asker:
             await ready
             return await then()
 
-        sampling = self._sampler.sample(wanted, listener=listener, shown=shown)
+        sampling = self._sampler.sample(wanted, listener=listener, shown=shown, party=asked)
         (result, _), done = await both(sampling, beside())
         return result, done
 

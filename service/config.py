@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     max_selection_samples: int = Field(10_000, ge=1)
     max_radii: int = Field(64, ge=1)
     max_answer_tokens: int = Field(1024, ge=1)
+    max_prompt_tokens: int = Field(
+        2048, ge=1, description="of text; one that is read holds up all other answers meanwhile"
+    )
     max_answers: int = Field(8, ge=1, description="decoded together; more wait")
     max_pending_answers: int = Field(64, ge=1, description="accepted and not ended; over it: 429")
     max_choices: int = Field(32, ge=2, description="of a closed question")
@@ -146,6 +149,8 @@ class Settings(BaseSettings):
         ):
             if getattr(self, default) > getattr(self, limit):
                 raise ValueError(f"{default} is over {limit}: lower it too")
+        if 0.5**self.default_votes >= 1 - self.default_confidence:
+            raise ValueError("default_votes are too few to prove anything at default_confidence")
         if len(self.default_radii) > self.max_radii:
             raise ValueError("default_radii has more than max_radii entries")
         return self

@@ -135,7 +135,7 @@ class Core:
         self._state = State.DRAINING
         if self._fleet is not None:
             until = time.monotonic() + self.settings.drain_ms / 1000
-            while self._reservations.pictures and time.monotonic() < until:
+            while self._reservations.busy and time.monotonic() < until:
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(self._fleet.stop)
         for speaker in self._speakers.values():
@@ -251,6 +251,16 @@ class Core:
         """
         return await self._asker.answer(request, told)
 
+    def answering_model(self, named: str | None) -> str:
+        """The name of the model that would answer: the one named, or the first with a language.
+
+        Raises:
+            ServiceError: unavailable before the models are loaded.
+        """
+        first = self.info().default_model
+        able = (name for name, model in self._models.items() if model.answerer is not None)
+        return named or next(able, first)
+
     @property
     def loaded(self) -> Mapping[str, LoadedModel]:
         """Every model, by name, the default first."""
@@ -280,6 +290,7 @@ class Core:
         make_watch: Callable[[], Watch] | None = None,
         listener: Listener | None = None,
         shown: Shown | None = None,
+        party: object = None,
     ) -> tuple[EmbedResult, list[JobResult]]:
         """As `embed`; and beside the answer, what came of each picture.
 
@@ -289,6 +300,8 @@ class Core:
             make_watch: makes what is shown the features of a picture.
             listener: as for `embed`.
             shown: takes each embedding as soon as it is there, long before it is certified.
+            party: the same for all that one client's request consists of: its parts do not stand
+                in each other's way.
         """
         arrived = time.monotonic()
         fleet, model = self._admit(request)
@@ -301,7 +314,7 @@ class Core:
         memory = pictures * held
         deadline = arrived + limit
         samples, early = pictures * plan.total, plan.target is not None
-        with self._reservations.request(samples, pictures, memory, deadline, early) as share:
+        with self._reservations.request(samples, pictures, memory, deadline, early, party) as share:
             async with within(limit):
                 with self._reservations.decoding(samples):
                     images = await self._decode(model, request.images)
@@ -428,6 +441,10 @@ class Core:
         self.metrics.pending_samples.set_function(lambda: fleet.pending_samples)
         self.metrics.jobs_running.set_function(lambda: fleet.running_jobs)
         self.metrics.device_memory.set_function(device_memory)
+        self.metrics.answers_running.set_function(lambda: self._reservations.answers)
+        self.metrics.pending_votes.set_function(
+            lambda: sum(speaker.pending_votes for speaker in self._speakers.values())
+        )
         self._fleet = fleet
         self._default = next(iter(models[0]))
         for name, one in models[0].items():

@@ -30,6 +30,7 @@ class Held:
         memory: bytes.
         deadline: when it ends at the latest, monotonic seconds.
         stops_early: it may end before all samples are drawn.
+        party: whose part it is, where a request has several.
         left: samples that it may still draw; None while it is decoded: all.
         spent: samples that it took, told at its end.
         answered: it ended with an answer.
@@ -40,6 +41,7 @@ class Held:
     memory: int
     deadline: float
     stops_early: bool
+    party: object = None
     left: Callable[[], int] | None = None
     spent: int = 0
     answered: bool = False

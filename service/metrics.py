@@ -51,6 +51,12 @@ class Metrics:
             registry=r,
         )
         self.answer_tokens = Counter("fcs_answer_tokens_total", "Tokens of answers", registry=r)
+        self.answers_running = Gauge(
+            "fcs_answers_running", "Answers accepted and not yet given", registry=r
+        )
+        self.pending_votes = Gauge(
+            "fcs_pending_votes", "Votes on closed answers that wait for the language", registry=r
+        )
         self.batch_samples = Histogram(
             "fcs_batch_samples",
             "Samples in a device batch",

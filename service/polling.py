@@ -12,8 +12,8 @@ from torch import Tensor
 from service.models.answerer.decoding import Decoder
 from service.models.answerer.prompt import Prompt
 
-# Reading prompts together pays up to here (docs/answers.md); more would hold up those who speak.
-ROWS = 4
+# Reading prompts together pays up to here (docs/log.md); more would hold up those who speak.
+_MOST_ROWS, _MOST_TOKENS = 4, 512
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +35,13 @@ class Poll:
     found: list[int] = field(default_factory=list)
 
     @property
+    def rows(self) -> int:
+        """Of each batch: what reads a few long prompts, or one, must not take the time of four."""
+        if len(self.shown) == 1:
+            return 1
+        return max(1, min(_MOST_ROWS, _MOST_TOKENS // self.prompt.length))
+
+    @property
     def complete(self) -> bool:
         """Everything was asked."""
         return len(self.found) == len(self.shown)
@@ -42,7 +49,7 @@ class Poll:
     def advance(self, decoder: Decoder) -> None:
         """Ask one batch more; the last is filled up with what it holds already."""
         first = len(self.found)
-        count = min(ROWS, len(self.shown) - first)
-        batch = [self.shown[first + i % count] for i in range(ROWS)]
+        count = min(self.rows, len(self.shown) - first)
+        batch = [self.shown[first + i % count] for i in range(self.rows)]
         likelihoods = decoder.likelihoods(self.prompt, batch, self.choices)
         self.found += likelihoods[:count].argmax(1).tolist()

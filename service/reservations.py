@@ -4,7 +4,7 @@ On the event loop only. A request larger than a whole limit is admitted when not
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,7 +24,8 @@ class Reservations:
         settings: limits of pending pictures, samples and bytes.
         pending_samples: samples accepted by the engine and not yet handed to the device.
         forecast: when those that are accepted will end.
-        pictures: of requests that are not answered yet.
+        pictures: of requests that are sampled.
+        answers: of language models, in the making.
     """
 
     settings: Settings
@@ -32,7 +33,8 @@ class Reservations:
     forecast: Forecast
     pictures: int = 0
     _bytes: int = 0
-    _answers: int = 0
+    answers: int = 0
+    _votes: int = 0
     _answer_s: float = 0.0  # that one takes, the newest counting most
     _undecoded_samples: int = 0
     _since: float = 0.0  # the last end of a request that was sampled, or when the books filled
@@ -40,7 +42,13 @@ class Reservations:
 
     @contextmanager
     def request(
-        self, samples: int, pictures: int, memory: int, deadline: float, stops_early: bool
+        self,
+        samples: int,
+        pictures: int,
+        memory: int,
+        deadline: float,
+        stops_early: bool,
+        party: object = None,
     ) -> Iterator[Held]:
         """Hold a request's share of the queue, or refuse at once.
 
@@ -50,19 +58,21 @@ class Reservations:
             memory: bytes that the statistics of its samples hold.
             deadline: when it ends at the latest, monotonic seconds.
             stops_early: it may end before all samples are drawn.
+            party: what is held for the same is not in the way; None: of no party.
 
         Raises:
             ServiceError: busy.
         """
         s = self.settings
-        wanted, free = Amount(samples, pictures, memory), self._free
+        own = [held for held in self._held if party is not None and held.party is party]
+        wanted, free = Amount(samples, pictures, memory), self._free_beside(own)
         fits = (
             wanted.samples <= free.samples
             and wanted.pictures <= free.pictures
             and wanted.memory <= free.memory
         )
         began = time.monotonic()
-        if self.pictures and not fits:
+        if len(self._held) > len(own) and not fits:
             waiting = s.max_pending_samples - free.samples
             raise ServiceError(
                 Kind.BUSY,
@@ -76,7 +86,7 @@ class Reservations:
             self._since = began
         self.pictures += pictures
         self._bytes += memory
-        held = Held(samples, pictures, memory, deadline, stops_early)
+        held = Held(samples, pictures, memory, deadline, stops_early, party)
         self._held.append(held)
         try:
             yield held
@@ -97,18 +107,18 @@ class Reservations:
             ServiceError: busy.
         """
         most = self.settings.max_pending_answers
-        if self._answers >= most:
+        if self.answers >= most:
             raise ServiceError(
                 Kind.BUSY,
-                f"{self._answers} answers are in the making (limit: {most})",
-                retry_after_s=max(_SHORTEST_WAIT_S, self._answer_s / self._answers),
+                f"{self.answers} answers are in the making (limit: {most})",
+                retry_after_s=max(_SHORTEST_WAIT_S, self._answer_s / self.answers),
             )
-        self._answers += 1
+        self.answers += 1
         began = time.monotonic()
         try:
             yield
         finally:
-            self._answers -= 1
+            self.answers -= 1
             lasted = time.monotonic() - began
             self._answer_s += _NEWEST * (lasted - self._answer_s) if self._answer_s else lasted
 
@@ -141,15 +151,47 @@ class Reservations:
         finally:
             self._undecoded_samples -= samples
 
+    @contextmanager
+    def votes(self, count: int, seconds_each: float, limit_s: float) -> Iterator[None]:
+        """Hold places for votes, which are taken one request after the other, or refuse at once.
+
+        Args:
+            count: of votes.
+            seconds_each: that one takes; 0 where none was taken yet.
+            limit_s: until the request fails.
+
+        Raises:
+            ServiceError: busy; those before it would not leave it the time.
+        """
+        over_s = (self._votes + count) * seconds_each - limit_s
+        if self._votes and over_s > 0:
+            raise ServiceError(
+                Kind.BUSY,
+                f"{self._votes} votes come before these {count}, at {seconds_each:.2g} s each: more"
+                f" than timeout_ms = {limit_s * 1000:g}",
+                retry_after_s=max(_SHORTEST_WAIT_S, over_s),
+            )
+        self._votes += count
+        try:
+            yield
+        finally:
+            self._votes -= count
+
     @property
-    def _free(self) -> Amount:
+    def busy(self) -> bool:
+        """Something accepted is not answered yet."""
+        return bool(self.pictures or self.answers)
+
+    def _free_beside(self, own: Sequence[Held]) -> Amount:
+        """What others leave of the limits."""
         s = self.settings
         waiting = self.pending_samples() + self._undecoded_samples
         return Amount(
-            s.max_pending_samples - waiting,
-            s.max_pending_pictures - self.pictures,
-            s.max_pending_bytes - self._bytes,
+            s.max_pending_samples - waiting + sum(held.outstanding for held in own),
+            s.max_pending_pictures - self.pictures + sum(held.pictures for held in own),
+            s.max_pending_bytes - self._bytes + sum(held.memory for held in own),
         )
 
     def _wait_s(self, wanted: Amount, now: float) -> float:
-        return max(_SHORTEST_WAIT_S, self.forecast.room_s(self._held, self._free, wanted, now))
+        free = self._free_beside(())
+        return max(_SHORTEST_WAIT_S, self.forecast.room_s(self._held, free, wanted, now))

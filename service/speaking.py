@@ -26,6 +26,8 @@ from service.polling import Poll
 from service.types import FinishReason, Generation
 
 _log = logging.getLogger(__name__)
+_LONGEST_END_S = 2.0
+_NEWEST = 0.1  # how much of the mean time of a vote the last batch is
 _UNFINISHED = "�"  # bytes of a character whose rest is yet to come
 
 
@@ -69,6 +71,9 @@ class Speaker:
         answerer: of the model.
         most: answers that are decoded together; more wait for one to end.
         threads: torch's own.
+
+    Attributes:
+        seconds_per_vote: of late; 0 before the first.
     """
 
     def __init__(self, answerer: Answerer, most: int, threads: int = 1) -> None:
@@ -76,6 +81,7 @@ class Speaker:
         self._waiting: deque[Saying] = deque()
         self._speaking: list[Saying] = []
         self._polls: deque[Poll] = deque()
+        self.seconds_per_vote = 0.0
         self._poll_after = 0.0  # monotonic seconds; until then those who speak go on alone
         self._wake = threading.Condition()
         self._stopping = False
@@ -86,12 +92,15 @@ class Speaker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; answers in the making fail as unavailable."""
+        """End the thread; answers in the making fail as unavailable.
+
+        A prompt that is being read cannot be interrupted: it is not waited for long.
+        """
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_LONGEST_END_S)
         left: list[Saying | Poll] = [*self._speaking, *self._waiting, *self._polls]
         for one in left:
             _fail(one, unavailable("the service is shutting down"))
@@ -109,8 +118,16 @@ class Speaker:
         with self._wake:
             if self._stopping:
                 raise unavailable("the service is shutting down")
-            self._polls.append(poll)
+            if len(poll.shown) == 1:  # an answer, not its votes: somebody may be reading along
+                self._polls.appendleft(poll)
+            else:
+                self._polls.append(poll)
             self._wake.notify_all()
+
+    @property
+    def pending_votes(self) -> int:
+        """Of all polls, what is not asked yet."""
+        return sum(len(poll.shown) - len(poll.found) for poll in list(self._polls))
 
     @property
     def waiting(self) -> int:
@@ -140,27 +157,33 @@ class Speaker:
         return bool(self._waiting or self._speaking or self._polls)
 
     def _poll(self, decoder: Decoder) -> None:
-        """One batch of the poll whose turn it is, unless those who speak are owed some time."""
+        """One batch of the first poll, unless those who speak are owed some time.
+
+        One poll after the other: in turns, all of them would end late.
+        """
         began = time.monotonic()
         if not self._polls or (self._speaking and began < self._poll_after):
             return
-        poll = self._polls.popleft()
-        if poll.future.done():
-            return
+        poll = self._polls[0]
         try:
-            poll.advance(decoder)
+            if not poll.future.done():
+                poll.advance(decoder)
         except Exception as error:
             _log.exception("a poll failed")
             _fail(poll, _internal(error))
-            return
-        finally:
+        if not poll.future.done():
             now = time.monotonic()
             self._poll_after = now + (now - began)
-        if not poll.complete:
-            self._polls.append(poll)
-            return
-        with suppress(InvalidStateError):  # it left in between
-            poll.future.set_result(poll.found)
+            each = (now - began) / poll.rows
+            self.seconds_per_vote += (each - self.seconds_per_vote) * (
+                _NEWEST if self.seconds_per_vote else 1
+            )
+            if not poll.complete:
+                return
+            with suppress(InvalidStateError):  # it left in between
+                poll.future.set_result(poll.found)
+        with self._wake:
+            self._polls.remove(poll)
 
     def _step(self, decoder: Decoder) -> None:
         """Let new answers join, drop those that nobody waits for, one token for the rest."""

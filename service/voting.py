@@ -67,15 +67,14 @@ def ballot(
     _refuse_open(request)
     texts, most = request.choices, settings.max_choices
     if not 2 <= len(texts) <= most:
-        raise invalid(
-            f"{len(texts)} choices; allowed are 2 to {most} (a choice among fewer is none)",
-            "choices",
-        )
+        raise invalid(f"{len(texts)} choices; allowed are 2 to {most}", "choices")
     tokens = []
     for i, text in enumerate(texts):
         where = f"choices[{i}]"
-        if not text.strip() or len(text) > _MAX_CHARACTERS:
-            raise invalid(f"a choice has 1 to {_MAX_CHARACTERS} characters", where)
+        if not text.strip():
+            raise invalid("a choice must not be empty", where)
+        if len(text) > _MAX_CHARACTERS:
+            raise invalid(f"{len(text)} characters; allowed are {_MAX_CHARACTERS}", where)
         if text in texts[:i]:
             raise invalid(f"{shown(text)} is given twice", where)
         answerer.prompter.refuse_marks(text, where)
@@ -99,13 +98,13 @@ def _refuse_open(request: AnswerRequest) -> None:
 
 
 def _votes(request: AnswerRequest, plan: SamplingPlan, settings: Settings) -> int:
-    votes = settings.default_votes if request.votes is None else request.votes
     fewest = fewest_votes(1 - plan.confidence)
     most = min(settings.max_votes, settings.max_selection_samples)
+    votes = min(settings.default_votes, most) if request.votes is None else request.votes
     if not fewest <= votes <= most:
         raise invalid(
-            f"votes is {votes}; allowed are {fewest} to {most} (with fewer nothing can be proved at"
-            f" confidence {plan.confidence!r})",
+            f"votes is {votes}; allowed are {fewest} to {most} (fewer than {fewest} can prove"
+            f" nothing at confidence {plan.confidence!r})",
             "votes",
         )
     return votes

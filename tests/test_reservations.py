@@ -156,3 +156,33 @@ def test_a_refused_answer_is_told_when_a_place_should_be_free(monkeypatch):
     assert caught.value.retry_after_s == pytest.approx(5)
     with reservations.answer():
         pass
+
+
+def test_votes_that_come_too_late_are_refused_at_once():
+    """Ten seconds of votes before; those of another that has five would fail anyway."""
+    reservations = Books().reservations
+    with reservations.votes(100, 0.1, 5):  # alone it is tried, whatever it takes
+        with reservations.votes(50, 0.1, 15):
+            assert not reservations.busy
+        refused = pytest.raises(ServiceError, match="100 votes come before these 60")
+        with refused as caught, reservations.votes(60, 0.1, 15):
+            pass
+    assert caught.value.kind is Kind.BUSY
+    assert caught.value.retry_after_s == pytest.approx(1)
+    with reservations.votes(60, 0.1, 1):
+        pass
+
+
+def test_parts_of_one_party_do_not_stand_in_each_others_way():
+    books = Books(max_pending_samples=1000, max_pending_pictures=1)
+    party, deadline = object(), time.monotonic() + 60
+    with books.reservations.request(900, 1, 10, deadline, False, party):
+        with books.reservations.request(900, 1, 10, deadline, False, party):
+            assert books.reservations.pictures == 2
+            with pytest.raises(ServiceError), books.request():
+                pass
+        with (
+            pytest.raises(ServiceError),
+            books.reservations.request(900, 1, 10, deadline, False, object()),
+        ):
+            pass

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,6 +131,33 @@ def test_polls_and_answers_go_on_side_by_side(loaded, speaker):
     assert not asked.complete
     assert len(set(progress)) > 1
     assert len(asked.future.result(60)) == 1000
+
+
+def test_polls_are_taken_one_after_the_other_but_an_answer_first(loaded, speaker):
+    """In turns, all of them would end late."""
+    first, second, answer = poll(loaded, range(200)), poll(loaded, range(200)), poll(loaded, [0])
+    ended = []
+    for name, one in (("first", first), ("second", second), ("answer", answer)):
+        one.future.add_done_callback(lambda _, name=name: ended.append(name))
+    speaker.ask(first)
+    speaker.ask(second)
+    assert speaker.pending_votes > 200
+    speaker.ask(answer)
+    for one in (first, second, answer):
+        one.future.result(60)
+    assert ended == ["answer", "first", "second"]
+    assert speaker.pending_votes == 0
+    assert speaker.seconds_per_vote > 0
+
+
+def test_long_prompts_are_read_in_smaller_batches(loaded):
+    one = poll(loaded, range(10))
+    assert one.rows == 4
+    one.prompt = replace(one.prompt, ids=one.prompt.ids.repeat(1, 8))
+    assert one.rows == 512 // one.prompt.length < 4
+    one.prompt = replace(one.prompt, ids=one.prompt.ids.repeat(1, 20))
+    assert one.rows == 1
+    assert poll(loaded, [0]).rows == 1
 
 
 def test_a_poll_that_fails_fails_alone_and_one_that_is_left_is_dropped(loaded, speaker):

@@ -39,8 +39,8 @@ def label_statement(label: str | None, radius: float, labels: int, certificate: 
         sentence = (
             f"With probability at least {certificate.confidence!r} over this service's own"
             f" sampling, every 8-bit {space.height}x{space.width} RGB picture within l2 distance"
-            f" {math.floor(radius * 1e4) / 1e4:g} of this one (values in [0, 1]) has a smoothed"
-            f" feature whose nearest label of the {labels} is {label!r}."
+            f" {_down(radius)} of this one (values in [0, 1]) has a smoothed"
+            f" feature whose nearest label of the {labels} is '{label}'."
         )
     if certificate.client_seed:
         sentence += _CHOSEN_SEED
@@ -55,16 +55,24 @@ def vote_statement(
     if radius <= 0:
         sentence = (
             "These votes do not settle whether most noise makes the model choose"
-            f" {answer!r}: nothing is promised of the answer."
+            f" '{answer}': nothing is promised of the answer."
         )
     else:
         sentence = (
             f"With probability at least {confidence!r} over this service's own sampling, for"
             f" {'every' if one else 'any'} 8-bit {space.height}x{space.width} RGB"
-            f" picture{'' if one else 's'} within l2 distance {math.floor(radius * 1e4) / 1e4:g} of"
+            f" picture{'' if one else 's'} within l2 distance {_down(radius)} of"
             f" {'this one' if one else f'these {pictures}, taken together'} (values in [0, 1]) most"
-            f" noise makes the model choose {answer!r}, as it does here."
+            f" noise makes the model choose '{answer}', as it does here."
         )
     if client_seed:
         sentence += _CHOSEN_SEED
     return sentence
+
+
+def _down(radius: float) -> str:
+    """Four digits, rounded down."""
+    if radius <= 0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(radius)) - 3)
+    return f"{math.floor(radius / unit) * unit:.4g}"

@@ -33,7 +33,7 @@ def router(core: Core, bodies: BodyReader) -> APIRouter:
         body, images = await bodies.read_json(request, ChatBody)
         wanted = body.answer(images)
         if body.stream:
-            model = body.model or core.info().default_model
+            model = core.answering_model(body.model)
             with_usage = body.stream_options is not None and body.stream_options.include_usage
             return CompletionStream(core, wanted, model, with_usage)
         result = await unless_client_leaves(request.receive, core.answer(wanted))

@@ -114,7 +114,8 @@ class ChatBody(SamplingBody):
         """
         if not images:
             raise invalid("no message holds a picture: send an image_url part", "messages")
-        if self.max_tokens is not None and self.max_completion_tokens is not None:
+        both = self.max_tokens is not None and self.max_completion_tokens is not None
+        if both:
             raise invalid("max_tokens and max_completion_tokens: give one", "max_tokens")
         told = [types.Message(message.role, message.parts()) for message in self.messages]
         embed = self.request(images)
@@ -123,7 +124,7 @@ class ChatBody(SamplingBody):
         return AnswerRequest(
             embed=embed,
             messages=conversation(None, told, len(images)),
-            max_tokens=self.max_tokens or self.max_completion_tokens,
+            max_tokens=self.max_completion_tokens if self.max_tokens is None else self.max_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             stop=stops(self.stop),

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
+from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from service.core import Core
 from service.errors import unavailable
 from service.rest import compatible, encode
-from service.rest.answers import AnswerBody, AnswerResponse, SpokenResponse, encoded
+from service.rest.answers import ANSWER_EVENTS, AnswerBody, AnswerResponse, SpokenResponse, encoded
 from service.rest.body import BodyReader
 from service.rest.documented import ERRORS, documented_body, documented_events
 from service.rest.errors import CLIENT_CLOSED, error_response
@@ -76,10 +77,12 @@ def router(core: Core) -> APIRouter:
             return Response(status_code=CLIENT_CLOSED)
         return Response(encode.labels(result), media_type="application/json")
 
+    answered: dict[str, Any] = {"model": AnswerResponse, **documented_events(ANSWER_EVENTS)}
+
     @routes.post(
         "/answer",
         response_model=None,
-        responses={200: {"model": AnswerResponse}, **ERRORS},
+        responses={200: answered, **ERRORS},
         openapi_extra=documented_body(AnswerBody),
         summary="What a language model says about pictures, its features certified",
     )

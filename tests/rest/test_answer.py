@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.stats import beta
 
 from service.rest.answers import AnswerResponse
-from tests.conftest import start_server, stop_server
+from tests.conftest import await_end, start_server, stop_server
 from tests.models.answerer import tiny_mllms
 
 # A seed, for a random model may have nothing to say.
@@ -329,8 +329,8 @@ NO_TOKENS = {"max_tokens": None}
         ({**NO_TOKENS, "choices": ["yes"]}, "1 choices; allowed are 2 to 32"),
         ({**NO_TOKENS, "choices": ["a"] * 33}, "33 choices"),
         ({**NO_TOKENS, "choices": ["yes", "no", "yes"]}, "'yes' is given twice"),
-        ({**NO_TOKENS, "choices": ["yes", " "]}, "a choice has 1 to 200 characters"),
-        ({**NO_TOKENS, "choices": ["yes", "cat " * 51]}, "a choice has 1 to 200 characters"),
+        ({**NO_TOKENS, "choices": ["yes", " "]}, "a choice must not be empty"),
+        ({**NO_TOKENS, "choices": ["yes", "cat " * 51]}, "204 characters; allowed are 200"),
         ({**NO_TOKENS, "choices": ["yes", "</s>"]}, "a mark of the model's own"),
         ({**NO_TOKENS, "choices": ["a", "an"], "votes": 9}, "allowed are 10 to 1000"),
         ({**NO_TOKENS, "choices": ["a", "an"], "votes": 1001}, "allowed are 10 to 1000"),
@@ -441,6 +441,85 @@ def test_what_the_service_can_do_is_told(seeing, server):
             info = http.get("/info").json()
         assert info["models"][0]["answers"] is answers
         assert info["limits"]["answer_tokens"] == 1024
+        assert info["limits"]["votes"] == 1000
+
+
+def test_a_closed_answer_says_what_its_certificates_speak_of(seeing):
+    whole = post(seeing, inputs=picture(0), **CLOSED)
+    assert whole["statement"].endswith("nothing of the words of the answer; the votes do.")
+    bare = post(seeing, inputs=picture(0), **CLOSED, certify=False)
+    assert bare["statement"].startswith("Nothing is certified of the features; what the votes")
+    assert whole["usage"]["completion_tokens"] == 3 if whole["answer"] == "a red cat" else 1
+
+
+def test_no_mark_of_the_model_is_taken_for_a_word(seeing):
+    for mark in ("<pad>", "<fake_token_around_image>", "<global-img>"):
+        body = {"inputs": picture(0), **CLOSED, "choices": ["yes", mark]}
+        assert "a mark of the model's own" in post(seeing, status=422, **body)["error"]["message"]
+
+
+def test_parts_of_one_request_do_not_stand_in_each_others_way(tmp_path_factory):
+    """On an idle service whatever is larger than a limit is accepted, votes and all."""
+    folder = tiny_mllms.write("llava", tmp_path_factory.mktemp("mllm") / "tiny-llava")
+    small = start_server("--model", str(folder), environment={"FCS_MAX_PENDING_PICTURES": "1"})
+    try:
+        body = {**CLOSED, "seed": None}
+        answer = post(small, inputs=picture(0), **{k: v for k, v in body.items() if v is not None})
+        assert answer["vote"]["draws"] == 60
+    finally:
+        stop_server(small)
+
+
+def test_an_answer_under_way_is_given_before_the_end(tmp_path_factory):
+    """Votes and words alike; what comes after the signal is refused."""
+    folder = tiny_mllms.write("llava", tmp_path_factory.mktemp("mllm") / "tiny-llava")
+    server = start_server("--model", str(folder))
+    bodies = [
+        {"prompt": "is this a cat ?", "choices": ["yes", "no"], "votes": 1000, "certify": False},
+        {"prompt": "what is this ?", "max_tokens": 90, "certify": False, "temperature": 2.0},
+    ]
+    found = [None, None]
+
+    def ask(i):
+        with server.client() as http:
+            found[i] = http.post("/answer", json={"inputs": picture(0), **bodies[i]})
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + 20
+    while gauge(server, "fcs_pending_votes") == 0 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert gauge(server, "fcs_answers_running") >= 1
+    server.process.terminate()
+    for thread in threads:
+        thread.join()
+    assert [one.status_code for one in found] == [200, 200]
+    assert found[0].json()["vote"]["draws"] == 1000
+    await_end(server)
+
+
+def gauge(server, name):
+    with server.client() as http:
+        text = http.get("/metrics").text
+    (line,) = [one for one in text.splitlines() if one.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def test_a_chat_stream_names_the_model_that_answers(seeing, client):
+    content = [{"type": "image_url", "image_url": {"url": uri(0)}}]
+    body = {"messages": [{"role": "user", "content": content}], "stream": True, **FAST}
+    told = [data for _, data in events(seeing, "/v1/chat/completions", **body, max_tokens=2)]
+    assert {json.loads(data)["model"] for data in told[:-1]} == {"tiny-llava"}
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_no_tokens_at_all_are_refused(client, field):
+    content = [{"type": "image_url", "image_url": {"url": uri(0)}}]
+    with pytest.raises(openai.UnprocessableEntityError, match="max_tokens is 0"):
+        client.chat.completions.create(
+            model="tiny-llava", messages=[{"role": "user", "content": content}], **{field: 0}
+        )
 
 
 def test_openapi_knows_the_routes(seeing):

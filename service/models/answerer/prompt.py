@@ -38,7 +38,9 @@ class Prompter:
     def __init__(self, family: Family, tokenizer: Any, tokens: int, context: int) -> None:
         self._family, self._tokenizer = family, tokenizer
         self._tokens, self.context = tokens, context
-        self._special = sorted({*tokenizer.all_special_tokens, family.placeholder})
+        added = tokenizer.added_tokens_decoder.values()
+        special = {token.content for token in added if token.special}
+        self._special = sorted({*tokenizer.all_special_tokens, *special, family.placeholder})
 
     def write(self, messages: Sequence[Message], param: str) -> Prompt:
         """The prompt that asks for the next message.
