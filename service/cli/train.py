@@ -156,6 +156,57 @@ def mapper(
     shown.end(file)
 
 
+def _hardened(goal: str, help_text: str) -> None:
+    """A command for one objective; both take the same."""
+
+    @app.command(goal, help=help_text)
+    def harden(
+        pictures: Pictures,
+        out: Out,
+        model: Model = None,
+        cutouts: Cutouts = None,
+        epsilon: Annotated[
+            float, typer.Option(min=0.1, max=64, help="l-infinity, in levels of 255.")
+        ] = 4.0,
+        attack_steps: Annotated[int, typer.Option(min=1, help="Of PGD, in every step.")] = 3,
+        steps: Steps = 600,
+        batch: Batch = 16,
+        accumulate: Accumulate = 1,
+        learning_rate: LearningRate = 1e-4,
+        seed: Seed = 0,
+        minutes: Minutes = None,
+        save_every: SaveEvery = 50,
+        score_every: ScoreEvery = 200,
+        bfloat16: Bfloat16 = False,
+    ) -> None:
+        _needs_trainers()
+        from service.config import encoder_settings
+        from service.training.ground import Data
+        from service.training.hardening import Adversary
+        from service.training.loop import Schedule
+        from service.training.runs import train_hardened
+
+        schedule = Schedule(
+            steps, batch, accumulate, learning_rate, seed, save_every, score_every, minutes,
+            bfloat16,
+        )  # fmt: skip
+        with _Shown(steps) as shown:
+            file = train_hardened(
+                encoder_settings(model),
+                "fare" if goal == "fare" else "tecoa",
+                Data(tuple(pictures), tuple(cutouts or ()), _command()),
+                Adversary(epsilon, attack_steps),
+                schedule,
+                out,
+                shown.report,
+            )
+        shown.end(file)
+
+
+_hardened("fare", "Fine-tune an encoder so that attacked pictures keep their clean features.")
+_hardened("tecoa", "Fine-tune an encoder so that attacked pictures keep their class.")
+
+
 @app.command("answerer")
 def answerer(
     sets: Annotated[

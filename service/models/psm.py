@@ -24,14 +24,14 @@ from service.models.purifier import Purifier
 from service.models.unet import UNet, UNetConfig
 from service.types import Preprocessing
 
-Kind = Literal["unet", "mapper", "projector"]
+Kind = Literal["unet", "mapper", "projector", "encoder"]
 
 
 class Part(BaseModel):
     """What a file says of itself.
 
     Attributes:
-        kind: which module.
+        kind: which module; of an encoder, other weights for the same one.
         config: its shape.
         encoder: digest of the encoder's weights.
         purifier: digest of the purifier's file, of what was trained behind one.

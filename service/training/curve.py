@@ -20,10 +20,11 @@ def plot(history: Sequence[dict[str, Any]], file: Path) -> None:
     above.set_ylabel("training loss")
     told = ""
     for name in history[0]:
-        score, _, sigma = name.partition("@")
+        score, _, at = name.partition("@")
         if score in _SCORES:
             told = _SCORES[score]
-            below.plot(steps, [record[name] for record in history], label=f"σ = {sigma}")
+            label = f"σ = {at}" if at.replace(".", "").isdigit() else at
+            below.plot(steps, [record[name] for record in history], label=label)
     below.set_xlabel("steps")
     below.set_ylabel(f"validation: {told}")
     below.legend()

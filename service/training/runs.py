@@ -11,6 +11,7 @@ from service.models.answerer.converted import converted_language
 from service.models.answerer.embedded import SMOLLM2, assemble, make_projector
 from service.models.answerer.load import load_tokenizer
 from service.models.answerer.trained import TrainedParts
+from service.models.hardened import ENCODER_FILE
 from service.models.mapper import Mapper, MapperConfig
 from service.models.psm import config_of
 from service.models.unet import UNet, UNetConfig
@@ -25,12 +26,14 @@ from service.training.ground import (
     run,
     stand_on,
 )
+from service.training.hardening import Adversary, Goal, HardeningTask
 from service.training.loop import Report, Schedule
 from service.training.mapper import MapperTask, MapperWeights
 from service.training.purifier import PurifierTask, PurifierWeights
 from service.training.sources import Sources, is_for_validation
 
 MAPPER_FILE = "mapper.safetensors"
+_ANY_SIGMA = (0.25,)  # of a file that knows of no noise
 PROJECTOR_FILE = "projector.safetensors"
 _VALIDATION_ASKED = 96
 _ADAPTER_SCALE = 2
@@ -105,6 +108,38 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
     part = ground.part("mapper", config_of(module), digest)
     scenes = ground.scenes(schedule.seed)
     return run(ground, task, scenes, part, schedule, folder, MAPPER_FILE, report)
+
+
+def train_hardened(  # noqa: D417 - the rest is as for the purifier
+    settings: Settings,
+    goal: Goal,
+    data: Data,
+    adversary: Adversary,
+    schedule: Schedule,
+    folder: Path,
+    report: Report,
+) -> Path:
+    """Fine-tune, or go on fine-tuning, the settings' encoder under attack; its file.
+
+    Args:
+        settings, data, schedule, folder, report: as for the purifier.
+        goal: FARE or TeCoA.
+        adversary: inside of training.
+
+    Raises:
+        ConfigurationError: as for the purifier, or no classifier for TeCoA.
+    """
+    ground = stand_on(settings, data, _ANY_SIGMA)
+    task = HardeningTask(
+        goal,
+        ground.model.pipeline,
+        ground.validation,
+        adversary,
+        ground.about(kind="encoder"),
+    )
+    part = ground.part("encoder", {"goal": goal, **asdict(adversary)})
+    scenes = ground.scenes(schedule.seed)
+    return run(ground, task, scenes, part, schedule, folder, ENCODER_FILE, report)
 
 
 def train_answerer(  # noqa: D417 - the rest is as for the mapper
