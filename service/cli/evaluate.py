@@ -1,4 +1,4 @@
-"""`fcs evaluate stability|answers|votes`."""
+"""`fcs evaluate stability|answers|votes|robustness`."""
 
 import json
 import os
@@ -115,6 +115,29 @@ def votes(
     report = evaluate(settings, pictures, sigma, draws, radii, limit, seed)
     show(report)
     typer.echo(json.dumps(report.as_json(), allow_nan=False))
+
+
+@app.command("robustness")
+def robustness(
+    config: Annotated[str, typer.Option(help="Shipped config by name, or a YAML file.")] = "demo",
+    out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one goes on.")] = Path(
+        "runs/robustness"
+    ),
+) -> None:
+    """Every defence, every attack, every task: accuracy, attack success, certificates."""
+    from service.config import load_settings
+    from service.evaluation.robustness.config import load_config
+    from service.evaluation.robustness.report import as_json, markdown, plot, summarise
+    from service.evaluation.robustness.run import run
+
+    asked = load_config(config)
+    cells = run(load_settings(model=asked.model), asked, out)
+    lines = summarise(cells, (0.0625, 0.125, 0.25))
+    table = markdown(lines)
+    (out / "table.md").write_text(table, encoding="utf-8")
+    plot(lines, out / "curves.png")
+    typer.echo(table)
+    typer.echo(json.dumps(as_json(lines), allow_nan=False))
 
 
 def _can_be_drawn(file: Path) -> None:

@@ -1,0 +1,187 @@
+"""Tables with an interval on every figure, and plots, from the cells of a run."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from service.evaluation.quiz import share
+from service.evaluation.robustness.run import Cell
+
+Told = tuple[float, float, float, int]  # figure, ends of its 95 % interval, how many
+_HEADINGS = (
+    "defence", "attack", "knows", "budget", "l2 reached", "class ACC", "class ASR", "caption ACC",
+    "caption ASR", "VQA ACC", "VQA ASR", "FCS", "FCSB", "contradicted", "s",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """All pictures of one defence under one attack of one size.
+
+    Attributes:
+        accuracy, success: by task: right answers, and answers that the attack wanted.
+        cosine: of what is shown with what is shown of the clean picture (FCS).
+        bound: certified at the distance of the attacks (FCSB); -1: nothing for one of them or more.
+        contradicted: certificates convicted by fresh features, of those that promised anything.
+        l2: mean distance that was reached.
+        certified: of clean pictures: right and certified class, by l2 radius.
+    """
+
+    defence: str
+    attack: str
+    knows: str
+    norm: str
+    epsilon: float
+    accuracy: dict[str, Told]
+    success: dict[str, Told]
+    cosine: Told
+    bound: float
+    contradicted: tuple[int, int]
+    l2: float
+    certified: dict[float, Told]
+    seconds: float
+
+    @property
+    def budget(self) -> str:
+        """As a person writes it."""
+        if self.attack == "none":
+            return ""
+        return f"ℓ2 {self.epsilon:g}" if self.norm == "l2" else f"ℓ∞ {self.epsilon:g}/255"
+
+
+def summarise(cells: Iterable[Cell], radii: Sequence[float]) -> list[Line]:
+    """Cells by defence, attack and size, in the order they came.
+
+    Args:
+        cells: of a run.
+        radii: l2, of certified accuracy.
+    """
+    groups: dict[tuple[Any, ...], list[Cell]] = defaultdict(list)
+    for cell in cells:
+        groups[cell.defence, cell.attack, cell.knows, cell.norm, cell.epsilon].append(cell)
+    return [_line(group, radii) for group in groups.values()]
+
+
+def markdown(lines: Sequence[Line]) -> str:
+    """One table of all lines."""
+    rows = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
+    for line in lines:
+        convicted, judged = line.contradicted
+        told = (
+            line.defence,
+            line.attack,
+            line.knows,
+            line.budget,
+            f"{line.l2:.2f}",
+            *(_told(one[task]) for task in line.accuracy for one in (line.accuracy, line.success)),
+            _told(line.cosine),
+            f"{line.bound:.2f}" if line.bound > -1 else "",
+            f"{convicted} of {judged}" if judged else "",
+            f"{line.seconds:.2f}",
+        )
+        rows.append("| " + " | ".join(told) + " |")
+    certified = [line for line in lines if line.certified]
+    if certified:
+        radii = list(certified[0].certified)
+        rows += ["", "| right and certified class within |" + "".join(f" {r:g} |" for r in radii)]
+        rows += ["|---|" + "---|" * len(radii)]
+        for line in certified:
+            told = tuple(_told(line.certified[radius]) for radius in radii)
+            rows.append(f"| {line.defence} | " + " | ".join(told) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def as_json(lines: Sequence[Line]) -> dict[str, Any]:
+    """For one JSON line."""
+    return {"bench": "robustness", "lines": [asdict(line) for line in lines]}
+
+
+def plot(lines: Sequence[Line], file: Path) -> None:
+    """Class accuracy and targeted success against the l2 distance that was reached."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 8))
+    curves: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.attack != "none":
+            known = "adaptive" if line.knows == "defence" else "plain"
+            curves[f"{line.defence}, {line.attack}, {known}"].append(line)
+    for name, found in curves.items():
+        ordered = sorted(found, key=lambda line: line.l2)
+        style = "--" if name.endswith("adaptive") else "-"
+        for ax, pick in zip(axes, ("accuracy", "success"), strict=True):
+            shares = [getattr(line, pick)["class"][0] for line in ordered]
+            ax.plot([line.l2 for line in ordered], shares, style, marker="o", ms=3, label=name)
+    axes[0].set_ylabel("class accuracy")
+    axes[1].set_ylabel("targeted success")
+    axes[1].set_xlabel("mean ℓ2 distance of the attacked pictures, RGB in [0, 1]")
+    axes[0].legend(fontsize=6, ncol=2)
+    for ax in axes:
+        ax.set_xscale("log")
+        ax.set_ylim(-0.03, 1.03)
+        ax.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+
+
+def _line(cells: list[Cell], radii: Sequence[float]) -> Line:
+    def of(test: Callable[[Cell], bool]) -> Told:
+        return share([test(cell) for cell in cells])
+
+    judged = [cell.contradicted for cell in cells if cell.contradicted is not None]
+    reach = [cell for cell in cells if cell.certified_radius is not None]
+    vqa = [cell.is_own for cell in cells] + [not cell.is_target for cell in cells]
+    first, bounds = cells[0], [cell.bound for cell in cells]
+    return Line(
+        defence=first.defence,
+        attack=first.attack,
+        knows=first.knows,
+        norm=first.norm,
+        epsilon=first.epsilon,
+        accuracy={
+            "class": of(lambda cell: cell.label == cell.kind),
+            "caption": of(lambda cell: cell.caption == cell.kind),
+            "vqa": share(vqa),
+        },
+        success={
+            "class": of(lambda cell: cell.label == cell.target),
+            "caption": of(lambda cell: cell.caption == cell.target),
+            "vqa": of(lambda cell: cell.is_target),
+        },
+        cosine=_mean([cell.cosine for cell in cells]),
+        bound=-1.0 if min(bounds) <= -1 else float(np.mean(bounds)),
+        contradicted=(sum(judged), len(judged)),
+        l2=float(np.mean([cell.l2 for cell in cells])),
+        certified={
+            radius: share([_holds(cell, radius) for cell in reach]) for radius in radii if reach
+        },
+        seconds=float(np.median([cell.seconds for cell in cells])),
+    )
+
+
+def _holds(cell: Cell, radius: float) -> bool:
+    reach = cell.certified_radius or 0.0
+    return bool(cell.certified_right) and reach > 0 and reach >= radius
+
+
+def _mean(values: Sequence[float]) -> Told:
+    """With Student's interval."""
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return mean, mean, mean, n
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return mean, mean - half, mean + half, n
+
+
+def _told(found: Told) -> str:
+    return f"{found[0]:.2f} ({found[1]:.2f}–{found[2]:.2f})"

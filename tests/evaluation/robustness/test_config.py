@@ -1,0 +1,49 @@
+import pytest
+
+from service.errors import ConfigurationError
+from service.evaluation.robustness.config import load_config, shipped
+
+SMALL = """
+model: somebody
+pictures: somewhere
+count: 4
+defences: [{smoothing: none}, {smoothing: FS}]
+attacks: [{goal: matching}]
+budgets: [{norm: linf, epsilon: 8}, {norm: l2, epsilon: 0.5}]
+"""
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_config_is_valid(name):
+    config = load_config(name)
+    assert len({attack.name + attack.knows for attack in config.attacks}) == len(config.attacks)
+
+
+def test_an_epsilon_of_the_maximum_norm_is_in_levels(tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    linf, l2 = (budget.value() for budget in load_config(str(file)).budgets)
+    assert linf.epsilon == pytest.approx(8 / 255)
+    assert l2.epsilon == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SMALL + "surprise: 1\n", "surprise"),
+        (SMALL.replace("norm: l2", "norm: l7"), "budgets.1.norm"),
+        (SMALL.replace("goal: matching", "goal: fame"), "attacks.0.goal"),
+        (SMALL.replace("[{smoothing: none}, {smoothing: FS}]", "[]"), "defences"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_told(tmp_path, text, reason):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=reason):
+        load_config(str(file))
+
+
+def test_a_config_that_is_not_there_names_those_that_are():
+    with pytest.raises(ConfigurationError, match="one of demo"):
+        load_config("nothing.yaml")

@@ -1,0 +1,54 @@
+import pytest
+
+from service.evaluation.robustness.report import markdown, plot, summarise
+from service.evaluation.robustness.run import Cell
+
+
+def cell(**changes):
+    values = {
+        "defence": "FS", "attack": "matching-pgd", "knows": "encoder", "norm": "l2", "epsilon": 0.5,
+        "picture": "a", "kind": "animal", "target": "tool", "label": "animal", "caption": "animal",
+        "is_own": True, "is_target": False, "cosine": 0.9, "l2": 0.5, "bound": 0.3,
+        "contradicted": False, "certified_radius": None, "certified_right": None, "seconds": 1.0,
+    }  # fmt: skip
+    return Cell(**{**values, **changes})
+
+
+def test_shares_are_of_right_answers_and_of_those_the_attack_wanted():
+    cells = [cell(), cell(label="tool", is_target=True), cell(label="plant", is_own=False), cell()]
+    (line,) = summarise(cells, (0.1,))
+    assert line.accuracy["class"][0] == 0.5
+    assert line.success["class"][0] == 0.25
+    assert line.accuracy["caption"][0] == 1.0
+    assert line.accuracy["vqa"][0] == 6 / 8  # own kind and the target's, of each picture
+    assert line.success["vqa"] == pytest.approx((0.25, 0.0063, 0.8059, 4), abs=1e-4)
+    assert line.contradicted == (0, 4)
+
+
+def test_a_bound_is_told_where_every_picture_has_one():
+    assert summarise([cell(), cell(bound=0.5)], ())[0].bound == pytest.approx(0.4)
+    assert summarise([cell(), cell(bound=-1.0)], ())[0].bound == -1.0
+
+
+def test_certified_accuracy_counts_right_classes_that_reach_the_radius():
+    clean = {"attack": "none", "norm": "none", "epsilon": 0.0, "contradicted": None}
+    cells = [
+        cell(**clean, certified_radius=0.3, certified_right=True),
+        cell(**clean, certified_radius=0.1, certified_right=True),
+        cell(**clean, certified_radius=0.3, certified_right=False),
+        cell(**clean, certified_radius=0.0, certified_right=True),
+    ]
+    (line,) = summarise(cells, (0.0, 0.1, 0.2, 0.4))
+    assert [line.certified[radius][0] for radius in (0.0, 0.1, 0.2, 0.4)] == [0.5, 0.5, 0.25, 0.0]
+
+
+def test_the_table_has_a_row_a_line_and_its_sizes_in_words(tmp_path):
+    lines = summarise([cell(), cell(norm="linf", epsilon=8.0, bound=-1.0, contradicted=None)], ())
+    table = markdown(lines).splitlines()
+    assert len(table) == 4
+    assert "ℓ2 0.5" in table[2]
+    assert "0 of 1" in table[2]
+    assert "ℓ∞ 8/255" in table[3]
+    assert len({row.count("|") for row in table}) == 1
+    plot(lines, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
