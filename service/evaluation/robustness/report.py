@@ -27,7 +27,9 @@ class Line:
     Attributes:
         accuracy, success: by task: right answers, and answers that the attack wanted.
         cosine: of what is shown with what is shown of the clean picture (FCS).
-        bound: certified at the distance of the attacks (FCSB); -1: nothing for one of them or more.
+        bound: mean of what is certified at the distance of the attacks (FCSB), of the pictures
+            of which anything is; -1 where nothing is of any.
+        bounded: how many those are.
         contradicted: certificates convicted by fresh features, of those that promised anything.
         l2: mean distance that was reached.
         certified: of clean pictures: right and certified class, by l2 radius.
@@ -42,6 +44,7 @@ class Line:
     success: dict[str, Told]
     cosine: Told
     bound: float
+    bounded: int
     contradicted: tuple[int, int]
     l2: float
     certified: dict[float, Told]
@@ -81,7 +84,7 @@ def markdown(lines: Sequence[Line]) -> str:
             f"{line.l2:.2f}",
             *(_told(one[task]) for task in line.accuracy for one in (line.accuracy, line.success)),
             _told(line.cosine),
-            f"{line.bound:.2f}" if line.bound > -1 else "",
+            f"{line.bound:.2f} (of {line.bounded})" if line.bounded else "",
             f"{convicted} of {judged}" if judged else "",
             f"{line.seconds:.2f}",
         )
@@ -141,7 +144,7 @@ def _line(cells: list[Cell], radii: Sequence[float]) -> Line:
     judged = [cell.contradicted for cell in cells if cell.contradicted is not None]
     reach = [cell for cell in cells if cell.certified_radius is not None]
     vqa = [cell.is_own for cell in cells] + [not cell.is_target for cell in cells]
-    first, bounds = cells[0], [cell.bound for cell in cells]
+    first, bounds = cells[0], [cell.bound for cell in cells if cell.bound > -1]
     return Line(
         defence=first.defence,
         attack=first.attack,
@@ -159,7 +162,8 @@ def _line(cells: list[Cell], radii: Sequence[float]) -> Line:
             "vqa": of(lambda cell: cell.is_target),
         },
         cosine=_mean([cell.cosine for cell in cells]),
-        bound=-1.0 if min(bounds) <= -1 else float(np.mean(bounds)),
+        bound=float(np.mean(bounds)) if bounds else -1.0,
+        bounded=len(bounds),
         contradicted=(sum(judged), len(judged)),
         l2=float(np.mean([cell.l2 for cell in cells])),
         certified={

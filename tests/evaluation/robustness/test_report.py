@@ -25,9 +25,11 @@ def test_shares_are_of_right_answers_and_of_those_the_attack_wanted():
     assert line.contradicted == (0, 4)
 
 
-def test_a_bound_is_told_where_every_picture_has_one():
-    assert summarise([cell(), cell(bound=0.5)], ())[0].bound == pytest.approx(0.4)
-    assert summarise([cell(), cell(bound=-1.0)], ())[0].bound == -1.0
+def test_a_bound_is_the_mean_of_those_there_are_and_their_number_is_told():
+    (line,) = summarise([cell(), cell(bound=0.5), cell(bound=-1.0)], ())
+    assert (line.bound, line.bounded) == (pytest.approx(0.4), 2)
+    (line,) = summarise([cell(bound=-1.0)], ())
+    assert (line.bound, line.bounded) == (-1.0, 0)
 
 
 def test_certified_accuracy_counts_right_classes_that_reach_the_radius():
