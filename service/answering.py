@@ -53,6 +53,11 @@ def language_of(model: LoadedModel, loaded: Sequence[LoadedModel]) -> Answerer:
     return model.answerer
 
 
+def default_model(loaded: Sequence[LoadedModel]) -> str | None:
+    """The name of the model that answers where none is named: the first with a language."""
+    return next((one.name for one in loaded if one.answerer is not None), None)
+
+
 def sampling(
     request: AnswerRequest, loaded: Sequence[LoadedModel], settings: Settings
 ) -> EmbedRequest:
@@ -62,8 +67,7 @@ def sampling(
     """
     wanted = request.embed
     if wanted.model is None:
-        able = next((one.name for one in loaded if one.answerer is not None), None)
-        wanted = replace(wanted, model=able)
+        wanted = replace(wanted, model=default_model(loaded))
     if wanted.receipt:
         raise invalid("a receipt is of an embedding, not of an answer: use embed", "receipt")
     if request.votes is not None and not request.choices:

@@ -125,7 +125,7 @@ class Asker:
             with (
                 self._reservations.answer(),
                 self._reservations.memory(held),
-                self._reservations.votes(ballot.votes, each, limit),
+                self._reservations.votes(model.name, ballot.votes, each, limit),
             ):
                 async with within(limit):
                     said = await self._closed(asked, ballot)
@@ -145,7 +145,7 @@ class Asker:
 
     async def _open(
         self, asked: "_Asked", generation: Generation, again: EmbedRequest
-    ) -> "_Spoken":
+    ) -> "_Answered":
         """In the language's own words."""
         name, prompt = asked.model.name, asked.prompt
         saying = Saying(prompt, generation)
@@ -169,7 +169,7 @@ class Asker:
         stable = answering.stability(spoken.text, [one.text for one in said])
         return result, shown, spoken, stable
 
-    async def _closed(self, asked: "_Asked", ballot: Ballot) -> "_Spoken":
+    async def _closed(self, asked: "_Asked", ballot: Ballot) -> "_Answered":
         """One of the choices, and the votes on it."""
         shown = Shown(asked.answerer, asked.prompt.pictures)
 
@@ -241,7 +241,7 @@ class Asker:
             poll.future.cancel()
 
 
-_Spoken = tuple[EmbedResult, Shown, Spoken, Stability | Vote | None]
+_Answered = tuple[EmbedResult, Shown, Spoken, Stability | Vote | None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, answers, classify
+from service import __version__, admission, answering, answers, classify
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
@@ -257,9 +257,8 @@ class Core:
         Raises:
             ServiceError: unavailable before the models are loaded.
         """
-        first = self.info().default_model
-        able = (name for name, model in self._models.items() if model.answerer is not None)
-        return named or next(able, first)
+        default = self.info().default_model
+        return named or answering.default_model(list(self._models.values())) or default
 
     @property
     def loaded(self) -> Mapping[str, LoadedModel]:

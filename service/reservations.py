@@ -4,6 +4,7 @@ On the event loop only. A request larger than a whole limit is admitted when not
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class Reservations:
     pictures: int = 0
     _bytes: int = 0
     answers: int = 0
-    _votes: int = 0
+    _votes: Counter[str] = field(default_factory=Counter)
     _answer_s: float = 0.0  # that one takes, the newest counting most
     _undecoded_samples: int = 0
     _since: float = 0.0  # the last end of a request that was sampled, or when the books filled
@@ -152,10 +153,11 @@ class Reservations:
             self._undecoded_samples -= samples
 
     @contextmanager
-    def votes(self, count: int, seconds_each: float, limit_s: float) -> Iterator[None]:
+    def votes(self, model: str, count: int, seconds_each: float, limit_s: float) -> Iterator[None]:
         """Hold places for votes, which are taken one request after the other, or refuse at once.
 
         Args:
+            model: whose language takes them.
             count: of votes.
             seconds_each: that one takes; 0 where none was taken yet.
             limit_s: until the request fails.
@@ -163,19 +165,20 @@ class Reservations:
         Raises:
             ServiceError: busy; those before it would not leave it the time.
         """
-        over_s = (self._votes + count) * seconds_each - limit_s
-        if self._votes and over_s > 0:
+        before = self._votes[model]
+        over_s = (before + count) * seconds_each - limit_s
+        if before and over_s > 0:
             raise ServiceError(
                 Kind.BUSY,
-                f"{self._votes} votes come before these {count}, at {seconds_each:.2g} s each: more"
+                f"{before} votes come before these {count}, at {seconds_each:.2g} s each: more"
                 f" than timeout_ms = {limit_s * 1000:g}",
                 retry_after_s=max(_SHORTEST_WAIT_S, over_s),
             )
-        self._votes += count
+        self._votes[model] += count
         try:
             yield
         finally:
-            self._votes -= count
+            self._votes[model] -= count
 
     @property
     def busy(self) -> bool:

@@ -162,28 +162,26 @@ class Speaker:
         One poll after the other: in turns, all of them would end late.
         """
         began = time.monotonic()
+        with self._wake:
+            for left in [one for one in self._polls if one.future.done()]:
+                self._polls.remove(left)
         if not self._polls or (self._speaking and began < self._poll_after):
             return
         poll = self._polls[0]
         try:
-            if not poll.future.done():
-                poll.advance(decoder)
+            poll.advance(decoder)
         except Exception as error:
             _log.exception("a poll failed")
             _fail(poll, _internal(error))
-        if not poll.future.done():
-            now = time.monotonic()
-            self._poll_after = now + (now - began)
-            each = (now - began) / poll.rows
-            self.seconds_per_vote += (each - self.seconds_per_vote) * (
-                _NEWEST if self.seconds_per_vote else 1
-            )
-            if not poll.complete:
-                return
+            return
+        now = time.monotonic()
+        self._poll_after = now + (now - began)
+        each = (now - began) / poll.rows
+        share = _NEWEST if self.seconds_per_vote else 1
+        self.seconds_per_vote += share * (each - self.seconds_per_vote)
+        if poll.complete:
             with suppress(InvalidStateError):  # it left in between
                 poll.future.set_result(poll.found)
-        with self._wake:
-            self._polls.remove(poll)
 
     def _step(self, decoder: Decoder) -> None:
         """Let new answers join, drop those that nobody waits for, one token for the rest."""

@@ -161,15 +161,17 @@ def test_a_refused_answer_is_told_when_a_place_should_be_free(monkeypatch):
 def test_votes_that_come_too_late_are_refused_at_once():
     """Ten seconds of votes before; those of another that has five would fail anyway."""
     reservations = Books().reservations
-    with reservations.votes(100, 0.1, 5):  # alone it is tried, whatever it takes
-        with reservations.votes(50, 0.1, 15):
+    with reservations.votes("a", 100, 0.1, 5):  # alone it is tried, whatever it takes
+        with reservations.votes("a", 50, 0.1, 15):
             assert not reservations.busy
+        with reservations.votes("b", 60, 0.1, 7):  # another language has a thread of its own
+            pass
         refused = pytest.raises(ServiceError, match="100 votes come before these 60")
-        with refused as caught, reservations.votes(60, 0.1, 15):
+        with refused as caught, reservations.votes("a", 60, 0.1, 15):
             pass
     assert caught.value.kind is Kind.BUSY
     assert caught.value.retry_after_s == pytest.approx(1)
-    with reservations.votes(60, 0.1, 1):
+    with reservations.votes("a", 60, 0.1, 1):
         pass
 
 

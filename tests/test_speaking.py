@@ -150,6 +150,20 @@ def test_polls_are_taken_one_after_the_other_but_an_answer_first(loaded, speaker
     assert speaker.seconds_per_vote > 0
 
 
+def test_a_poll_that_is_left_holds_nothing_while_others_are_taken(loaded, speaker):
+    """Its draws may be hundreds of megabytes, which nobody accounts for any more."""
+    first, left = poll(loaded, range(2000)), poll(loaded, range(50))
+    speaker.ask(first)
+    speaker.ask(left)
+    left.future.cancel()
+    until = time.monotonic() + 10
+    while left in speaker._polls and time.monotonic() < until:
+        time.sleep(0.001)
+    assert left not in speaker._polls
+    assert not first.complete
+    first.future.cancel()
+
+
 def test_long_prompts_are_read_in_smaller_batches(loaded):
     one = poll(loaded, range(10))
     assert one.rows == 4

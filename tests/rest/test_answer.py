@@ -449,7 +449,8 @@ def test_a_closed_answer_says_what_its_certificates_speak_of(seeing):
     assert whole["statement"].endswith("nothing of the words of the answer; the votes do.")
     bare = post(seeing, inputs=picture(0), **CLOSED, certify=False)
     assert bare["statement"].startswith("Nothing is certified of the features; what the votes")
-    assert whole["usage"]["completion_tokens"] == 3 if whole["answer"] == "a red cat" else 1
+    # Of words, as its tokenizer has them; the end that is counted in its likelihood is not said.
+    assert whole["usage"]["completion_tokens"] == len(whole["answer"].split())
 
 
 def test_no_mark_of_the_model_is_taken_for_a_word(seeing):

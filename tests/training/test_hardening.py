@@ -21,7 +21,6 @@ SMALL = Adversary(epsilon=4.0, steps=2)
 @pytest.fixture(scope="module")
 def lite0():
     """At a quarter of its pictures' size: what counts here is the objective."""
-    torch.set_num_threads(1)
     return load_model("efficientnet-lite0-160", load_settings(dtype="float32")).pipeline
 
 
