@@ -131,13 +131,13 @@ def robustness(
     from service.evaluation.robustness.run import run
 
     asked = load_config(config)
-    cells = run(load_settings(model=asked.model), asked, out)
+    cells, different = run(load_settings(model=asked.model), asked, out)
     lines = summarise(cells, (0.0625, 0.125, 0.25))
-    table = markdown(lines)
+    table = markdown(lines, different)
     (out / "table.md").write_text(table, encoding="utf-8")
     plot(lines, out / "curves.png")
     typer.echo(table)
-    typer.echo(json.dumps(as_json(lines), allow_nan=False))
+    typer.echo(json.dumps(as_json(lines, different), allow_nan=False))
 
 
 def _can_be_drawn(file: Path) -> None:

@@ -125,11 +125,5 @@ def random_neighbour(image: NDArray[np.uint8], epsilon: float, seed: int) -> NDA
     return (x + to_levels(direction, x, 255 * epsilon)[0]).numpy().astype(np.uint8)
 
 
-def distance(image: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
-    """Exact l2 distance, RGB in [0, 1]."""
-    change = other.astype(np.int64) - image.astype(np.int64)
-    return math.sqrt(int((change * change).sum())) / 255
-
-
 def _normalised(direction: Tensor) -> Tensor:
     return nn.functional.normalize(direction.flatten(1)).view_as(direction)

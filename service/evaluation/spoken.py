@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.evaluation.quiz import Question, abouts, chosen, plain, questions, share
+from service.evaluation.showing import shown_of
 from service.evaluation.stability.measure import Effort
 from service.evaluation.stability.usefulness import confusion
 from service.evaluation.stability.variants import variants
@@ -25,11 +26,11 @@ from service.models.answerer.answerer import Answerer
 from service.models.answerer.decoding import Decoder
 from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
-from service.models.sampler import Draw, make_sampler
+from service.models.sampler import make_sampler
 from service.models.store import load_model
 from service.pictures.files import read_picture
 from service.pictures.meanings import meanings
-from service.types import Generation, Message, NoiseLevel, Stage
+from service.types import Generation, Message
 
 _MOST_TOKENS = 8
 
@@ -174,30 +175,19 @@ def _row(
     effort = Effort(max(samples, 1), 0, 2, (), 0.999, seed)
     for i, picture in enumerate(pictures):
         began = time.perf_counter()
-        stage = Stage.SELECT if samples else Stage.CLEAN
-        draws = Draw(picture, NoiseLevel(sigma), effort.noise_seed(i), stage, 0, max(samples, 1))
-        parts = [
-            Draw(draws.image, draws.noise, draws.seed, stage, first, min(size, draws.count - first))
-            for size in [model.batch_size]
-            for first in range(0, draws.count, size)
-        ]
-        found = [lanes.submit(lambda part=part: sampler([part])) for part in parts]  # type: ignore[misc]
-        features = np.concatenate([one.result().features for one in found]).astype(np.float64)
-        norms = np.concatenate([one.result().norms for one in found])
-        mean = features.mean(0)
-        embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
-        token_map = answerer.token_map(embedding, float(norms.mean()))
-        embeddings.append(embedding)
+        seed_of = effort.noise_seed(i)
+        told = shown_of(model, answerer, picture, sigma, samples, seed_of, lanes, sampler)
+        embeddings.append(told.embedding)
         took = time.perf_counter() - began
         for question in (q for q in asked if q.picture == i):
             began = time.perf_counter()
-            said = _said(answerer, decoder, question.text, token_map)
+            said = _said(answerer, decoder, question.text, told.tokens)
             seconds.append(took + time.perf_counter() - began)
             right[question.about].append(plain(said) == plain(question.answer))
             done()
-    told = {about: share(found) for about, found in right.items()}
+    shares = {about: share(found) for about, found in right.items()}
     different = confusion(np.stack(embeddings).astype(np.float64))
-    return Row(shown, sigma, samples, told, different, statistics.median(seconds))
+    return Row(shown, sigma, samples, shares, different, statistics.median(seconds))
 
 
 def _said(answerer: Answerer, decoder: Decoder, question: str, token_map: Any) -> str:

@@ -6,12 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.certificate.blocks import measure
-from service.certificate.evidence import Mark
-from service.certificate.sequential import Sequential
 from service.certificate.stopping import checkpoints
-from service.certificate.tally import Tally
-from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
+from service.evaluation.attacks.budget import l2_distance
+from service.evaluation.certificates import certified
+from service.evaluation.pgd import AttackPlan, Twin, attack, random_neighbour
 from service.evaluation.rescore import cosine_estimate, cosine_upper
 from service.models.features import served_features
 from service.models.loaded import LoadedModel
@@ -111,22 +109,8 @@ def certificate(
     model: LoadedModel, case: Case, plan: TrialPlan, seed: bytes
 ) -> tuple[NDArray[np.float32], float]:
     """The embedding and its bound at the case's epsilon, as the engine would find them."""
-    sampling = plan.sampling(case)
-    tally = Tally(model.pipeline.dimensions, plan.selection, plan.estimation, sampling.checkpoints)
-    sequential = Sequential(sampling, tally)
-    for stage, count in (
-        (Stage.CLEAN, model.clean_samples),
-        (Stage.SELECT, plan.selection),
-        (Stage.ESTIMATE, plan.estimation),
-    ):
-        features = served_features(model, case.image, sampling.noise, seed, stage, count)
-        for event in tally.add(stage, features):
-            if not isinstance(event, Mark):
-                tally.absorb(measure(event))
-                sequential.pass_block(event)
-            elif (verdict := sequential.look(event)) is not None:
-                return tally.embedding, verdict.findings.bounds[0].bound
-    raise RuntimeError("the last sample of a tally is a checkpoint")
+    embedding, findings = certified(model, case.image, plan.sampling(case), seed)
+    return embedding, findings.bounds[0].bound
 
 
 def run_trial(
@@ -153,7 +137,7 @@ def run_trial(
     def adversary(target: NDArray[np.float32], sigma: float) -> NDArray[np.uint8]:
         seed = int(draws.integers(2**62))
         found = attack(twin, case.image, target, case.epsilon, sigma, plan.attack, seed)
-        if distance(case.image, found) > case.epsilon:
+        if l2_distance(case.image, found) > case.epsilon:
             raise RuntimeError("the attacked picture is outside the ball")
         return found
 
@@ -170,5 +154,5 @@ def run_trial(
         random=cosine_estimate(features(other, beside), embedding),
         clean=cosine_estimate(features(case.image, beside), embedding),
         bare=float(reference[0] @ bare(adversary(reference[0], 0.0))[0]),
-        distance=distance(case.image, moved),
+        distance=l2_distance(case.image, moved),
     )

@@ -14,6 +14,18 @@ ENCODER_FILE = "encoder.safetensors"
 _PREFIX = "encoder."
 
 
+def weights_file(named: Path) -> Path:
+    """The file of fine-tuned weights, or that in the folder of its run.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    file = named / ENCODER_FILE if named.is_dir() else named
+    if not file.is_file():
+        raise ConfigurationError(f"no fine-tuned encoder: {file}")
+    return file
+
+
 def harden(encoder: Encoder, file: Path, digest: str) -> Encoder:
     """A copy of an encoder, or of what holds one, with the fine-tuned weights of a file.
 
@@ -25,7 +37,7 @@ def harden(encoder: Encoder, file: Path, digest: str) -> Encoder:
     Raises:
         ConfigurationError: unreadable, or weights of another encoder.
     """
-    file = file / ENCODER_FILE if file.is_dir() else file
+    file = weights_file(file)
     part = read_part(file)
     if part.kind != "encoder":
         raise ConfigurationError(f"{file} holds a {part.kind}, an encoder was expected")

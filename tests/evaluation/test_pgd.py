@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from service.evaluation.pgd import AttackPlan, Twin, attack, distance, random_neighbour
+from service.evaluation.attacks.budget import l2_distance
+from service.evaluation.pgd import AttackPlan, Twin, attack, random_neighbour
 from service.evaluation.rescore import cosine_estimate
 from service.models.features import served_features
 from service.types import NoiseLevel, Stage
@@ -67,8 +68,8 @@ def test_the_budget_is_kept(vit, epsilon, sigma):
     quick = AttackPlan(steps=2, draws=4, judges=4)
     found = attack(Twin(vit.pipeline), x, embedding(vit, x), epsilon, sigma, quick, 1)
     assert found.dtype == np.uint8
-    assert 0 < distance(x, found) <= epsilon
-    assert distance(x, random_neighbour(x, epsilon, 1)) <= epsilon
+    assert 0 < l2_distance(x, found) <= epsilon
+    assert l2_distance(x, random_neighbour(x, epsilon, 1)) <= epsilon
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])

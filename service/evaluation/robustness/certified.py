@@ -6,11 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.certificate.blocks import measure
-from service.certificate.evidence import Mark
-from service.certificate.sequential import Sequential
-from service.certificate.tally import Tally
 from service.certificate.votes import count_votes
+from service.evaluation.certificates import certified
 from service.evaluation.rescore import cosine_upper
 from service.evaluation.robustness.defences import Defence
 from service.evaluation.robustness.tasks import Tasks
@@ -80,19 +77,10 @@ def certify(
         target=None,
         checkpoints=(estimation,),
     )
-    tally = Tally(defence.model.pipeline.dimensions, plan.selection, estimation, (estimation,))
-    sequential, bounds = Sequential(plan, tally), {}
-    tally.add(Stage.CLEAN, defence.clean(x))
-    tally.add(Stage.SELECT, defence.draw(x, seed, Stage.SELECT, plan.selection)[0])
-    for event in tally.add(Stage.ESTIMATE, defence.draw(x, seed, Stage.ESTIMATE, estimation)[0]):
-        if not isinstance(event, Mark):
-            tally.absorb(measure(event))
-            sequential.pass_block(event)
-        elif (verdict := sequential.look(event)) is not None:
-            found = verdict.findings.bounds
-            bounds = {radius: one.bound for radius, one in zip(radii, found, strict=True)}
+    embedding, findings = certified(defence.model, x, plan, seed, sampler=defence.sampler)
+    bounds = {one.radius: one.bound for one in findings.bounds}
     label, radius = (None, 0.0) if not votes else _voted(defence, x, votes, tasks, seed)
-    return Certified(tally.embedding, bounds, radius, label)
+    return Certified(embedding, bounds, radius, label)
 
 
 def _voted(

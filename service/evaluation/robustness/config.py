@@ -114,6 +114,18 @@ class Config(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
+    def _names_are_apart(self) -> Self:
+        """Cells and pictures are kept by these names."""
+        for field, names in (
+            ("defences", [one.name for one in self.defences]),
+            ("attacks", [f"{one.name} that knows the {one.knows}" for one in self.attacks]),
+            ("budgets", [one.name for one in self.budgets]),
+        ):
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{field}: {twice[0]} is there twice")
+        return self
+
+    @model_validator(mode="after")
     def _encoders_are_named(self) -> Self:
         for defence in self.defences:
             if defence.encoder is not None and defence.encoder not in self.encoders:

@@ -7,27 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from service.errors import ConfigurationError
 from service.evaluation.attacks.seen import Seen, bare, differentiable
 from service.evaluation.robustness.config import DefenceConfig
+from service.evaluation.showing import Shown, shown_of
 from service.evaluation.stability.variants import variants
 from service.models.answerer.answerer import Answerer
+from service.models.features import served_samples
 from service.models.hardened import harden
 from service.models.loaded import LoadedModel
-from service.models.noise import SEED_BYTES
 from service.models.pipeline import Parts, Pipeline
-from service.models.sampler import Draw, Sampler, make_sampler
+from service.models.sampler import Sampler, make_sampler
 from service.types import NoiseLevel, Stage
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What a defence shows of a picture: unit embedding [d], and the token map [T, D]."""
-
-    embedding: NDArray[np.float32]
-    tokens: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,30 +44,16 @@ class Defence:
 
     def show(self, x: NDArray[np.uint8], seed: bytes) -> Shown:
         """As the service does, from draws of this seed."""
-        features, norms = self.draw(x, seed, Stage.SELECT, self.samples)
-        mean = features.astype(np.float64).mean(0)
-        embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
-        return Shown(embedding, self.answerer.token_map(embedding, float(norms.mean())))
+        return shown_of(
+            self.model, self.answerer, x, self.sigma, self.samples, seed, sampler=self.sampler
+        )
 
     def draw(
         self, x: NDArray[np.uint8], seed: bytes, stage: Stage, count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Unit features [count, d] and the norms they had; one, without noise."""
-        if self.sigma == 0:
-            stage, count = Stage.CLEAN, 1
-        size, found = self.model.batch_size, []
-        for first in range(0, count, size):
-            draw = Draw(x, NoiseLevel(self.sigma), seed, stage, first, min(size, count - first))
-            found.append(self.sampler([draw]))
-        return (
-            np.concatenate([one.features for one in found]),
-            np.concatenate([one.norms for one in found]),
-        )
-
-    def clean(self, x: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Noise-free unit features [n, d], as a certificate wants them for reference."""
-        draw = Draw(x, NoiseLevel(0.0), bytes(SEED_BYTES), Stage.CLEAN, 0, self.model.clean_samples)
-        return self.sampler([draw]).features
+        """Noisy unit features [count, d] and the norms they had."""
+        noise = NoiseLevel(self.sigma)
+        return served_samples(self.model, x, noise, seed, stage, count, sampler=self.sampler)
 
     def seen(self, draws: int, seed: int) -> Seen:
         """What an adaptive attacker differentiates: all of it."""

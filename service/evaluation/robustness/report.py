@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,13 @@ def summarise(cells: Iterable[Cell], radii: Sequence[float]) -> list[Line]:
     return [_line(group, radii) for group in groups.values()]
 
 
-def markdown(lines: Sequence[Line]) -> str:
-    """One table of all lines."""
+def markdown(lines: Sequence[Line], different: Mapping[str, float]) -> str:
+    """Tables of all lines, of certified classes, and of the strongest attacks.
+
+    Args:
+        lines: of a run.
+        different: by defence, the mean cosine of what is shown of different pictures.
+    """
     rows = ["| " + " | ".join(_HEADINGS) + " |", "|" + "---|" * len(_HEADINGS)]
     for line in lines:
         convicted, judged = line.contradicted
@@ -89,6 +94,7 @@ def markdown(lines: Sequence[Line]) -> str:
             f"{line.seconds:.2f}",
         )
         rows.append("| " + " | ".join(told) + " |")
+    rows += ["", *_strongest(lines)]
     certified = [line for line in lines if line.certified]
     if certified:
         radii = list(certified[0].certified)
@@ -97,12 +103,17 @@ def markdown(lines: Sequence[Line]) -> str:
         for line in certified:
             told = tuple(_told(line.certified[radius]) for radius in radii)
             rows.append(f"| {line.defence} | " + " | ".join(told) + " |")
+    rows += ["", "| defence | cosine of different pictures |", "|---|---|"]
+    rows += [f"| {name} | {cosine:.2f} |" for name, cosine in different.items()]
+    convicted, judged = (sum(line.contradicted[i] for line in lines) for i in (0, 1))
+    rows += ["", f"Certificates judged under attack: {judged}; contradicted: {convicted}."]
     return "\n".join(rows) + "\n"
 
 
-def as_json(lines: Sequence[Line]) -> dict[str, Any]:
+def as_json(lines: Sequence[Line], different: Mapping[str, float]) -> dict[str, Any]:
     """For one JSON line."""
-    return {"bench": "robustness", "lines": [asdict(line) for line in lines]}
+    told = [asdict(line) for line in lines]
+    return {"bench": "robustness", "lines": told, "different": dict(different)}
 
 
 def plot(lines: Sequence[Line], file: Path) -> None:
@@ -135,6 +146,28 @@ def plot(lines: Sequence[Line], file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     plt.close(figure)
+
+
+def _strongest(lines: Sequence[Line]) -> list[str]:
+    """What the strongest attacks reach, plain and adaptive, of each defence."""
+    rows = ["| strongest | class ASR | VQA ASR | class ACC | VQA ACC |", "|---|---|---|---|---|"]
+    groups: dict[str, list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.attack != "none":
+            known = "adaptive" if line.knows == "defence" else "plain"
+            groups[f"{line.defence}, {known}"].append(line)
+    for name, found in groups.items():
+        told = [name]
+        for pick, task, best in (
+            ("success", "class", max), ("success", "vqa", max),
+            ("accuracy", "class", min), ("accuracy", "vqa", min),
+        ):  # fmt: skip
+            shares = [(getattr(line, pick)[task][0], line) for line in found]
+            reached = best(share for share, _ in shares)
+            line = next(line for share, line in shares if share == reached)
+            told.append(f"{reached:.2f} ({line.attack}, {line.budget})")
+        rows.append("| " + " | ".join(told) + " |")
+    return rows
 
 
 def _line(cells: list[Cell], radii: Sequence[float]) -> Line:

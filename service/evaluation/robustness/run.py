@@ -23,6 +23,9 @@ from service.evaluation.robustness.crafting import Crafter
 from service.evaluation.robustness.defences import Defence, defences, plain
 from service.evaluation.robustness.subjects import Subject, Subjects, subjects
 from service.evaluation.robustness.tasks import Tasks
+from service.evaluation.stability.usefulness import confusion
+from service.models.distributions import sha256
+from service.models.hardened import weights_file
 from service.models.noise import SEED_BYTES
 from service.models.store import load_model, resolve
 from service.types import Stage
@@ -88,7 +91,7 @@ def read_cells(folder: Path) -> list[Cell]:
     return cells
 
 
-def run(settings: Settings, config: Config, folder: Path) -> list[Cell]:
+def run(settings: Settings, config: Config, folder: Path) -> tuple[list[Cell], dict[str, float]]:
     """Do what is not done yet, and give everything.
 
     Args:
@@ -96,26 +99,36 @@ def run(settings: Settings, config: Config, folder: Path) -> list[Cell]:
         config: of the table.
         folder: of the run; made where there is none.
 
+    Returns:
+        All cells; and by defence the mean cosine of what is shown of DIFFERENT clean pictures,
+        against which its bounds are to be read.
+
     Raises:
         ConfigurationError: the folder is of another config, or in use, or the model cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            _same_config(config, folder)
-            with threadpool_limits(limits=1, user_api="blas"):
-                _Run(settings, config, folder).finish()
-            return read_cells(folder)
+        blas = threadpool_limits(limits=1, user_api="blas")
+        with FileLock(folder / ".lock", timeout=0), blas:
+            work = _Run(settings, config, folder)
+            work.finish()
+            return read_cells(folder), work.different()
     except Timeout as error:
         raise ConfigurationError(f"another run is at work in {folder}") from error
 
 
-def _same_config(config: Config, folder: Path) -> None:
-    file, told = folder / CONFIG, config.model_dump_json(indent=1)
+def _same_run(told: str, folder: Path) -> None:
+    """Refuse a folder of another config, model or encoder: its cells would be of two minds."""
+    file = folder / CONFIG
     if not file.exists():
-        file.write_text(told, encoding="utf-8")
+        part = file.with_suffix(".part")
+        part.write_text(told, encoding="utf-8")
+        part.replace(file)
     elif file.read_text(encoding="utf-8") != told:
-        raise ConfigurationError(f"{folder} is of another config; name another folder")
+        raise ConfigurationError(
+            f"{folder} is of another config, model or encoder, or of other settings; name another"
+            " folder"
+        )
 
 
 class _Run:
@@ -125,6 +138,12 @@ class _Run:
         self._config, self._folder = config, folder
         model = load_model(settings.model, settings)
         c = config
+        told = {
+            "config": c.model_dump(mode="json"),
+            "revision": model.info.revision,
+            "encoders": {name: sha256(weights_file(path)) for name, path in c.encoders.items()},
+        }
+        _same_run(json.dumps(told, indent=1), folder)
         digest = resolve(settings.model, settings).encoder.sha256
         self._rows = defences(model, digest, c.defences, c.encoders, c.sigma, c.answer_samples)
         self._subjects: Subjects = subjects(
@@ -132,7 +151,7 @@ class _Run:
         )
         answerer = self._rows[0].answerer
         self._tasks = Tasks(answerer, self._subjects.classes)
-        self._plain: dict[str, Crafter] = {}
+        self._crafters: dict[tuple[str, int], Crafter] = {}
         self._certificates: dict[tuple[str, str], Certified] = {}
         file = folder / RESULTS
         if file.exists() and not file.read_bytes().endswith(b"\n"):  # killed while it was written
@@ -147,10 +166,25 @@ class _Run:
             for defence, attack, budget in cells:
                 name = f"{defence.name}, {attack.name if attack else 'clean'}"
                 progress.update(task, description=f"{name} {budget.name if budget else ''}")
-                crafter = self._crafter(defence, attack)
                 for subject in self._subjects.pictures:
-                    self._one(defence, attack, budget, subject, crafter)
+                    self._one(defence, attack, budget, subject)
                     progress.advance(task)
+
+    def different(self) -> dict[str, float]:
+        """Mean cosine of different clean pictures, of each defence."""
+        return {
+            one.name: confusion(
+                np.stack(
+                    [
+                        one.show(
+                            subject.x, self._seed("different", one.name, subject.name)
+                        ).embedding
+                        for subject in self._subjects.pictures
+                    ]
+                ).astype(np.float64)
+            )
+            for one in self._rows
+        }
 
     def _cells(self) -> Iterator[tuple[Defence, AttackConfig | None, BudgetConfig | None]]:
         for defence in self._rows:
@@ -161,17 +195,18 @@ class _Run:
                 for budget in self._config.budgets:
                     yield defence, attack, budget
 
-    def _crafter(self, defence: Defence, attack: AttackConfig | None) -> Crafter:
-        seed, pictures = self._config.seed, self._folder / "pictures"
-        shape = defence.answerer.shape
-        if attack is not None and attack.knows == "defence":
-            seen = defence.seen(attack.draws, seed)
-            return Crafter(pictures, f"adaptive-{defence.name}", seen, shape, seed)
-        own = defence.encoder
-        if own not in self._plain:
-            knower = f"plain-{own or 'original'}"
-            self._plain[own] = Crafter(pictures, knower, plain(defence), shape, seed)
-        return self._plain[own]
+    def _crafter(self, defence: Defence, attack: AttackConfig) -> Crafter:
+        """Of what this attacker knows; made where there is something to craft, and once."""
+        adaptive, seed = attack.knows == "defence", self._config.seed
+        knower = (
+            f"adaptive-{defence.name}" if adaptive else f"plain-{defence.encoder or 'original'}"
+        )
+        key = knower, attack.draws if adaptive else 1
+        if key not in self._crafters:
+            seen = defence.seen(attack.draws, seed) if adaptive else plain(defence)
+            pictures = self._folder / "pictures"
+            self._crafters[key] = Crafter(pictures, knower, seen, defence.answerer.shape, seed)
+        return self._crafters[key]
 
     def _one(
         self,
@@ -179,7 +214,6 @@ class _Run:
         attack: AttackConfig | None,
         budget: BudgetConfig | None,
         subject: Subject,
-        crafter: Crafter,
     ) -> None:
         where = (
             defence.name,
@@ -193,7 +227,7 @@ class _Run:
             return
         x = subject.x
         if attack is not None and budget is not None:
-            x = crafter.craft(subject, attack, budget)
+            x = self._crafter(defence, attack).craft(subject, attack, budget)
         seed = self._seed("shown", *map(str, where))
         began = time.perf_counter()
         shown = defence.show(x, seed)

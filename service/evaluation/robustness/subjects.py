@@ -3,6 +3,7 @@
 Kinds are the most frequent of a set; pictures of one more kind are the targets, and never subjects.
 """
 
+import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Subject:
     """One attacked picture.
 
     Attributes:
-        name: of its file.
+        name: of its file; with some of the digest of its path, where another has the same.
         x: uint8 [3, H, W].
         kind: what it shows.
         target: of the other kind, whose features attacks want, uint8 [3, H, W].
@@ -77,11 +78,19 @@ def subjects(
     def read(file: Path) -> NDArray[np.uint8]:
         return read_picture(file, how, most_pixels)
 
+    stems = Counter(file.stem for file in own)
+
+    def name(file: Path) -> str:
+        if stems[file.stem] == 1:
+            return file.stem
+        where = str(file.relative_to(folder)).encode()
+        return f"{file.stem}-{hashlib.sha256(where).hexdigest()[:8]}"
+
     return Subjects(
         kinds,
         target_kind,
         tuple(
-            Subject(file.stem, read(file), one.kind, read(targets[i % len(targets)]))
+            Subject(name(file), read(file), one.kind, read(targets[i % len(targets)]))
             for i, (file, one) in enumerate(own.items())
         ),
     )

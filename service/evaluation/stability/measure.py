@@ -9,13 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.certificate.blocks import measure as measure_block
 from service.certificate.certify import Findings
-from service.certificate.evidence import Mark
 from service.certificate.labels import Directions, LabelFindings, LabelTally
-from service.certificate.sequential import Sequential
-from service.certificate.tally import Tally
 from service.errors import ConfigurationError
+from service.evaluation.certificates import certified
 from service.models.features import served_features
 from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
@@ -179,22 +176,10 @@ def certify(
         target=None,
         checkpoints=(count,),
     )
-    tally = Tally(model.pipeline.dimensions, plan.selection, count)
-    sequential = Sequential(plan, tally)
     choices = [LabelTally(one) for one in (gallery, labels) if one is not None]
+    watches = tuple(choice.add for choice in choices)
     seed, sampler = effort.noise_seed(picture), make_sampler(model)
-    for stage, draws in ((Stage.CLEAN, 1), (Stage.SELECT, plan.selection), (Stage.ESTIMATE, count)):
-        features = served_features(model, x, noise, seed, stage, draws, lanes, sampler)
-        embedding = tally.embedding if stage is Stage.ESTIMATE else None
-        for choice in choices:
-            choice.add(stage, features, embedding)
-        for event in tally.add(stage, features):
-            if not isinstance(event, Mark):
-                tally.absorb(measure_block(event))
-                sequential.pass_block(event)
-            elif (verdict := sequential.look(event)) is not None:
-                alpha = 1 - effort.confidence
-                found = [choice.findings(count, sigma, alpha) for choice in choices]
-                label = found[1] if labels is not None else None
-                return Certified(verdict.findings, found[0], label)
-    raise RuntimeError("the last sample of a tally is a checkpoint")
+    _, findings = certified(model, x, plan, seed, lanes, sampler, watches)
+    alpha = 1 - effort.confidence
+    found = [choice.findings(count, sigma, alpha) for choice in choices]
+    return Certified(findings, found[0], found[1] if labels is not None else None)

@@ -35,6 +35,15 @@ def test_an_epsilon_of_the_maximum_norm_is_in_levels(tmp_path):
         (SMALL.replace("goal: matching", "goal: fame"), "attacks.0.goal"),
         (SMALL.replace("[{smoothing: none}, {smoothing: FS}]", "[]"), "defences"),
         ("a: [", "not valid YAML"),
+        (
+            SMALL.replace("[{goal: matching}]", "[{goal: matching}, {goal: matching, steps: 9}]"),
+            "matching-pgd that knows the encoder is there twice",
+        ),
+        (SMALL.replace("smoothing: none}", "smoothing: FS}"), "FS is there twice"),
+        (
+            SMALL.replace("smoothing: none}", "smoothing: FS, encoder: X}"),
+            "no encoder 'X' is named",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_config_is_told(tmp_path, text, reason):

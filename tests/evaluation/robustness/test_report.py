@@ -44,13 +44,25 @@ def test_certified_accuracy_counts_right_classes_that_reach_the_radius():
     assert [line.certified[radius][0] for radius in (0.0, 0.1, 0.2, 0.4)] == [0.5, 0.5, 0.25, 0.0]
 
 
+def test_the_strongest_attack_on_each_task_is_told_with_what_it_was():
+    weak, strong = cell(), cell(epsilon=2.0, label="tool", is_target=True, is_own=False)
+    adaptive = cell(knows="defence", label="plant")
+    table = markdown(summarise([weak, strong, adaptive], ()), {})
+    assert (
+        "| FS, plain | 1.00 (matching-pgd, ℓ2 2) | 1.00 (matching-pgd, ℓ2 2) |"
+        " 0.00 (matching-pgd, ℓ2 2) | 0.00 (matching-pgd, ℓ2 2) |"
+    ) in table
+    assert "| FS, adaptive | 0.00 (matching-pgd, ℓ2 0.5) |" in table
+
+
 def test_the_table_has_a_row_a_line_and_its_sizes_in_words(tmp_path):
     lines = summarise([cell(), cell(norm="linf", epsilon=8.0, bound=-1.0, contradicted=None)], ())
-    table = markdown(lines).splitlines()
-    assert len(table) == 4
+    table = markdown(lines, {"FS": 0.25}).splitlines()
     assert "ℓ2 0.5" in table[2]
     assert "0 of 1" in table[2]
     assert "ℓ∞ 8/255" in table[3]
-    assert len({row.count("|") for row in table}) == 1
+    assert len({row.count("|") for row in table[:4]}) == 1
+    assert "| FS | 0.25 |" in table
+    assert table[-1] == "Certificates judged under attack: 1; contradicted: 0."
     plot(lines, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.config import load_settings
+from service.evaluation.robustness.subjects import subjects
+from service.models.store import load_model
 from tests.cli.conftest import run_fcs
 from tests.models.answerer import tiny_mllms
 
@@ -65,7 +68,10 @@ def test_every_cell_is_there_once(ground, ended):
     """Clean, and each attack at each size; of no defence there is nothing more to know."""
     found = [(c["defence"], c["attack"], c["norm"], c["picture"]) for c in cells(ground)]
     assert len(found) == len(set(found)) == 3 * (1 + 2) + 3 * (1 + 4)
-    lines = json.loads(ended.stdout.splitlines()[-1])["lines"]
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert all(-1 <= cosine <= 1 for cosine in told["different"].values())
+    assert set(told["different"]) == {"none", "FS"}
+    lines = told["lines"]
     assert len(lines) == 8
     assert all(line["accuracy"]["class"][3] == 3 for line in lines)
 
@@ -109,6 +115,30 @@ def test_another_config_wants_another_folder(ground, ended):
     refused = evaluate(ground, config="other.yaml")
     assert refused.returncode == 2
     assert "is of another config" in refused.stderr
+
+
+def test_another_arrangement_of_the_model_wants_another_folder(ground, ended):
+    """Its features differ in their last bits, so its cells would be of another function."""
+    refused = run_fcs(
+        ground / "cache", "evaluate", "robustness", "--config", ground / "small.yaml",
+        "--out", ground / "run", FCS_BATCH_SIZE="3",
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "of another config, model or encoder" in refused.stderr
+
+
+def test_pictures_of_one_name_in_several_folders_are_apart(ground):
+    for i, kind in enumerate(("animals", "plants")):
+        file = ground / "twins" / "png" / kind / "same.png"
+        file.parent.mkdir(parents=True)
+        Image.new("RGB", (40, 40), (200 * i, 0, 0)).save(file)
+    tool = ground / "twins" / "png" / "tools" / "a.png"
+    tool.parent.mkdir()
+    Image.new("RGB", (40, 40)).save(tool)
+    model = load_model(str(ground / "llava"), load_settings())
+    found = subjects(ground / "twins", 2, 2, model, 10**6, 0).pictures
+    assert len({one.name for one in found}) == 2
+    assert {one.kind for one in found} == {"animal", "plant"}
 
 
 def test_too_few_kinds_are_told(ground):
