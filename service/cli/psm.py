@@ -57,9 +57,13 @@ def add_answerer(
         str | None,
         typer.Option(help="The encoder: package name, hub id or folder; else the embedded one."),
     ] = None,
+    mapper: Annotated[
+        Path | None,
+        typer.Option(help="Of its token maps: file, or folder of its run.", exists=True),
+    ] = None,
     sigma: Annotated[
         list[float] | None,
-        typer.Option(help="Noise level; repeat. Default: those the purifier was trained for."),
+        typer.Option(help="Noise level; repeat. Default: those the parts were trained for."),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="Where to; default: this machine's own store.")
@@ -72,7 +76,7 @@ def add_answerer(
     from service.models.assembly import Ingredients
 
     levels = tuple(sigma or ())
-    ingredients = Ingredients(name, purifier, None, None, levels, False, projector)
+    ingredients = Ingredients(name, purifier, None, mapper, levels, False, projector)
     _assemble(ingredients, model, store)
 
 

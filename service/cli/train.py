@@ -145,7 +145,7 @@ def mapper(
             encoder_settings(model),
             Data(tuple(pictures), tuple(cutouts or ()), _command()),
             tuple(sigma or ()),
-            lambda dimensions: MapperConfig(dimensions, width=width, depth=depth),
+            lambda dimensions, grid: MapperConfig(dimensions, grid, width, depth),
             MapperWeights(robustness, statistics, relations),
             schedule,
             out,

@@ -70,8 +70,6 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         raise ConfigurationError(
             f"{base.name} has trained parts already: name its encoder's own package"
         )
-    if wanted.mapper is not None and wanted.projector is not None:
-        raise ConfigurationError("no mapper can be trained behind a projector yet")
     if packages.find([*stores(settings), store], wanted.name) is not None:
         raise ConfigurationError(f"a package {wanted.name!r} exists already; choose another name")
     if wanted.mapper is not None and wanted.diffusion is not None:
@@ -100,13 +98,7 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         done, planned = (part.training.get(told, 0) for told in ("steps", "planned_steps"))
         if done < planned:
             _log.warning("%s was stopped at step %d of %d", files[name], done, planned)
-    behind = sha256(files[_PURIFIER]) if _PURIFIER in files else None
-    for name in (_MAPPER, _PROJECTOR):
-        if name in parts and parts[name].purifier != behind:
-            raise ConfigurationError(
-                f"{files[name]} was trained behind the purifier {parts[name].purifier}, not"
-                f" behind {behind}"
-            )
+    _check_order(files, parts)
     pinned = {name: PartFile(file=name, sha256=sha256(file)) for name, file in files.items()}
     purifier = pinned.get(_PURIFIER) or _diffusion(wanted.diffusion)
     try:
@@ -135,6 +127,21 @@ def assemble(settings: Settings, wanted: Ingredients, store: Path) -> Path:
         where = ".".join(str(place) for place in first["loc"])
         raise ConfigurationError(f"{wanted.name}: {where}: {first['msg']}") from error
     return _install(manifest, files, store, settings)
+
+
+def _check_order(files: Mapping[str, Path], parts: Mapping[str, Part]) -> None:
+    """Refuse parts that were trained behind others than those they will serve behind."""
+    digests = {name: sha256(file) for name, file in files.items()}
+    for name, part in parts.items():
+        before = [("purifier", part.purifier, _PURIFIER)] if name != _PURIFIER else []
+        if name == _MAPPER:
+            before.append(("projector", part.projector, _PROJECTOR))
+        for what, trained, given in before:
+            if trained != digests.get(given):
+                raise ConfigurationError(
+                    f"{files[name]} was trained behind the {what} {trained}, not behind"
+                    f" {digests.get(given)}"
+                )
 
 
 def _install(

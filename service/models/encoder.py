@@ -10,9 +10,12 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         dimensions: D, length of the pooled feature.
+        shape: (T, D') where that feature is a whole token map, flattened; None where it is one
+            vector of the picture.
     """
 
     dimensions: int
+    shape: tuple[int, int] | None = None
 
     def class_rows(self) -> Tensor | None:
         """Rows of the encoder's own classifier over pooled features, [C, D]; None without one."""

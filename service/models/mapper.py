@@ -4,12 +4,14 @@ Residual and told sigma: z = features + M(features, sigma), with M = 0 exactly a
 paper (docs/psm.md) names its parts, attention, MLP, depthwise convolution and FiLM; sizes are ours.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from service.models.encoder import Encoder
 from service.models.film import Film, SigmaEmbedding
 
 _HALF_OPEN = 0.1  # the sigma at which the gate of the residual is half open
@@ -34,6 +36,18 @@ class MapperConfig:
     depth: int = 2
     heads: int = 4
     embedding: int = 64
+
+
+def shape_for(encoder: Encoder) -> tuple[int, tuple[int, int] | None]:
+    """D and grid of a mapper of this encoder's features.
+
+    Tokens are taken to lie on a square; in a row, where their number is no square's.
+    """
+    if encoder.shape is None:
+        return encoder.dimensions, None
+    tokens, width = encoder.shape
+    side = math.isqrt(tokens)
+    return width, (side, side) if side * side == tokens else (1, tokens)
 
 
 class Mapper(nn.Module):

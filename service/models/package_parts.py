@@ -5,21 +5,22 @@ from pathlib import Path
 
 from service.errors import ConfigurationError
 from service.models.distributions import sha256
+from service.models.encoder import Encoder
 from service.models.hub import download
-from service.models.mapper import Mapper
+from service.models.mapper import Mapper, shape_for
 from service.models.packages import DiffusersFolder, DiffusersHub, Manifest, PartFile
-from service.models.psm import Expected, check, load_mapper, load_unet, read_part
+from service.models.psm import Expected, Part, check, load_mapper, load_unet, read_part
 from service.models.purifier import Purifier
 
 
 def load_parts(
-    manifest: Manifest, dimensions: int, stores: Sequence[Path]
+    manifest: Manifest, encoder: Encoder, stores: Sequence[Path]
 ) -> tuple[Purifier | None, Mapper | None]:
     """Both, or None for what the package does not have.
 
     Args:
         manifest: of the package.
-        dimensions: of the encoder's features.
+        encoder: whose features are mapped.
         stores: where its files may be.
 
     Raises:
@@ -42,16 +43,39 @@ def load_parts(
         file = _part_file(manifest, psm.mapper, stores)
         mapper, part = load_mapper(file)
         check(file, part, expected)
-        shape = mapper.config.dimensions, mapper.config.grid
-        if shape != (dimensions, None):
-            raise ConfigurationError(
-                f"{file} maps features of {shape[0]} dimensions, this encoder's have {dimensions}"
-            )
+        check_mapper(file, mapper, part, encoder, manifest)
         if part.purifier != digest:
             raise ConfigurationError(
                 f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
             )
     return purifier, mapper
+
+
+def check_mapper(
+    file: Path, mapper: Mapper, part: Part, encoder: Encoder, manifest: Manifest
+) -> None:
+    """Refuse a mapper of other features than this encoder's.
+
+    Raises:
+        ConfigurationError: of another shape, or behind another projector.
+    """
+    (wide, grid), wanted = (mapper.config.dimensions, mapper.config.grid), shape_for(encoder)
+    if (wide, grid) != wanted:
+        raise ConfigurationError(
+            f"{file} maps features of {_in_words(wide, grid)}, this encoder's have"
+            f" {_in_words(*wanted)}"
+        )
+    projector = None if manifest.answerer is None else manifest.answerer.projector.sha256
+    if part.projector != projector:
+        raise ConfigurationError(
+            f"{file} was trained behind the projector {part.projector}, this package has"
+            f" {projector}"
+        )
+
+
+def _in_words(dimensions: int, grid: tuple[int, int] | None) -> str:
+    tokens = "" if grid is None else f" at {grid[0]} x {grid[1]} places"
+    return f"{dimensions} dimensions{tokens}"
 
 
 def projector_file(manifest: Manifest, stores: Sequence[Path]) -> Path:

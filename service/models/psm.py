@@ -36,6 +36,7 @@ class Part(BaseModel):
         encoder: digest of the encoder's weights.
         purifier: digest of the purifier's file, of what was trained behind one.
         language: digest of the chat model, of a projector to one.
+        projector: digest of the projector's file, of a mapper of the token maps it makes.
         sigmas: noise levels it was trained for, RGB in [0, 1].
         size: (H, W) of the pictures.
         mean, std: by which the encoder normalises them; None in the first files of this program.
@@ -49,6 +50,7 @@ class Part(BaseModel):
     encoder: str
     purifier: str | None = None
     language: str | None = None
+    projector: str | None = None
     sigmas: tuple[float, ...]
     size: tuple[int, int]
     mean: tuple[float, float, float] | None = None

@@ -23,7 +23,8 @@ def folder_digest(folder: Path) -> str:
     """
     indices = sorted(folder.glob("*.safetensors.index.json"))
     weights = sorted(folder.glob("*.safetensors"))
-    files = sorted([*weights, *indices, *folder.glob("config.json")])
+    described = list(folder.glob("config.json")) or folder.glob("open_clip_config.json")
+    files = sorted([*weights, *indices, *described])
     if not weights:
         raise ConfigurationError(
             f"{folder} holds no .safetensors weights; other formats are refused"

@@ -19,6 +19,7 @@ from service.models.encoder import Encoder
 from service.models.hub import download, is_hub_id
 from service.models.label_sets import load_label_sets
 from service.models.loaded import LoadedModel
+from service.models.open_clip import as_transformers, is_open_clip
 from service.models.package_parts import load_parts, projector_file
 from service.models.packages import DistributionSource, FolderSource, HubSource, Manifest
 from service.models.pipeline import Parts, Pipeline
@@ -54,7 +55,7 @@ def load_model(reference: str, settings: Settings, measure: bool = False) -> Loa
     label_sets = load_label_sets(manifest, encoder, stores(settings))
     preprocessing = manifest.preprocessing.value()
     device = choose_device(settings.device)
-    parts = Parts(encoder, *load_parts(manifest, encoder.dimensions, stores(settings)))
+    parts = Parts(encoder, *load_parts(manifest, encoder, stores(settings)))
     choice = arrange(parts, manifest, device, settings, measure)
     chosen = choice.arrangement
     dtype, layout = DTYPES[chosen.dtype], MEMORY_FORMATS[chosen.memory_format]
@@ -104,7 +105,8 @@ def describe_reference(
         ConfigurationError: neither of the two, no safetensors, or a processor that fits no fixed x.
     """
     source: FolderSource | HubSource
-    if (Path(reference) / "config.json").is_file():
+    cache = settings.cache_dir / "converted"
+    if (Path(reference) / "config.json").is_file() or is_open_clip(Path(reference)):
         folder = Path(reference).resolve()
         source = FolderSource(kind="folder", path=folder, sha256=folder_digest(folder))
     elif is_hub_id(reference):
@@ -114,7 +116,8 @@ def describe_reference(
         known = ", ".join(packages.names(stores(settings))) or "none"
         raise ConfigurationError(
             f"no model {reference!r}: it is neither a package (known: {known}), nor a folder with a"
-            " config.json, nor a hub id like 'openai/clip-vit-base-patch32'"
+            " config.json (or open_clip_config.json), nor a hub id like"
+            " 'openai/clip-vit-base-patch32'"
         )
     try:
         return Manifest(
@@ -123,7 +126,7 @@ def describe_reference(
             description=f"Hugging Face encoder {reference}",
             licence="see the model's own page",
             encoder=source,
-            preprocessing=packages.PreprocessingManifest(**asdict(_preprocessing(folder))),
+            preprocessing=packages.PreprocessingManifest(**asdict(_preprocessing(folder, cache))),
             sigmas=sigmas or DEFAULT_SIGMAS,
         )
     except ValidationError as error:
@@ -132,7 +135,8 @@ def describe_reference(
         raise ConfigurationError(f"{reference}: {where}: {first['msg']}") from error
 
 
-def _preprocessing(folder: Path) -> Preprocessing:
+def _preprocessing(folder: Path, cache: Path) -> Preprocessing:
+    folder = as_transformers(folder, cache)
     from service.models.answerer.load import family_of
     from service.models.processors import load_preprocessing
 
@@ -181,6 +185,7 @@ def _load_encoder(
         )
     from service.models.answerer.load import family_of
 
+    folder = as_transformers(folder, cache)
     if family_of(folder) is None:
         return load_encoder(folder), folder, None
     from service.models.answerer.answerer import load_answerer

@@ -47,6 +47,7 @@ class Ground:
 
     model: LoadedModel
     encoder: str
+    projector: str | None
     sigmas: tuple[float, ...]
     sources: Sources
     held_back: Sources
@@ -66,6 +67,7 @@ class Ground:
         preprocessing = asdict(self.model.preprocessing)
         return {
             "encoder": self.encoder,
+            **({} if self.projector is None else {"projector": self.projector}),
             "preprocessing": plain(preprocessing),
             "pictures": self.pictures,
             **more,
@@ -107,6 +109,7 @@ class Ground:
             config=config,
             encoder=self.encoder,
             purifier=purifier,
+            projector=self.projector,
             sigmas=tuple(sorted(set(self.sigmas))),
             size=self.size,
             mean=self.model.preprocessing.mean,
@@ -115,20 +118,31 @@ class Ground:
         )
 
 
-def stand_on(settings: Settings, data: Data, sigmas: Sequence[float]) -> Ground:
+def stand_on(
+    settings: Settings, data: Data, sigmas: Sequence[float], token_maps: bool = False
+) -> Ground:
     """The settings' encoder and the pictures, as a run needs them.
+
+    Args:
+        settings: name the model.
+        data: the pictures.
+        sigmas: noise levels; none: the model's own.
+        token_maps: take a model that answers for the encoder of its token maps, whatever purifier
+            and mapper are around them now.
 
     Raises:
         ConfigurationError: no such model, no pictures, a noise level out of (0, 16].
     """
     manifest = resolve(settings.model, settings)
-    if manifest.psm is not None:
+    answers = token_maps and manifest.answerer is not None
+    if manifest.psm is not None and not answers:
         raise ConfigurationError(
             f"{manifest.name} has a purifier or mapper already: name its encoder's own package"
         )
     device = str(training_device(settings.device))
     fixed = {"dtype": "float32", "memory_format": "channels_last", "device": device}
     model = load_model(settings.model, settings.model_copy(update=fixed))
+    model.pipeline.purifier = model.pipeline.mapper = None
     quicken(model.pipeline.encoder)
     wanted = tuple(sigmas) or manifest.sigmas
     if not all(0 < sigma <= 16 for sigma in wanted):
@@ -138,6 +152,7 @@ def stand_on(settings: Settings, data: Data, sigmas: Sequence[float]) -> Ground:
     return Ground(
         model,
         manifest.encoder.sha256,
+        manifest.answerer.projector.sha256 if answers and manifest.answerer else None,
         wanted,
         whole.part(validation=False),
         whole.part(validation=True),

@@ -12,7 +12,7 @@ from service.models.answerer.embedded import SMOLLM2, assemble, make_projector
 from service.models.answerer.load import load_tokenizer
 from service.models.answerer.trained import TrainedParts
 from service.models.hardened import ENCODER_FILE
-from service.models.mapper import Mapper, MapperConfig
+from service.models.mapper import Mapper, MapperConfig, shape_for
 from service.models.psm import config_of
 from service.models.unet import UNet, UNetConfig
 from service.pictures.meanings import Meaning, meanings
@@ -74,7 +74,7 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
     settings: Settings,
     data: Data,
     sigmas: Sequence[float],
-    config: Callable[[int], MapperConfig],
+    config: Callable[[int, tuple[int, int] | None], MapperConfig],
     weights: MapperWeights,
     schedule: Schedule,
     folder: Path,
@@ -86,17 +86,17 @@ def train_mapper(  # noqa: D417 - the rest is as for the purifier
 
     Args:
         settings, data, sigmas, weights, schedule, folder, report: as for the purifier.
-        config: of the mapper, for features of so many dimensions.
+        config: of the mapper, for features of so many dimensions, and tokens on such a grid.
         purifier: file of the purifier that it will serve behind, or the folder of its run.
         transferred: the purifier was trained for another encoder, on purpose.
 
     Raises:
         ConfigurationError: as for the purifier, or a purifier of another encoder.
     """
-    ground = stand_on(settings, data, sigmas)
+    ground = stand_on(settings, data, sigmas, token_maps=True)
     digest = None if purifier is None else ground.stand_behind(purifier, transferred)
     torch.manual_seed(schedule.seed)
-    module = Mapper(config(ground.model.pipeline.dimensions))
+    module = Mapper(config(*shape_for(ground.model.pipeline.encoder)))
     task = MapperTask(
         module,
         ground.model.pipeline,

@@ -7,11 +7,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from service.config import load_settings
 from service.models.answerer.trained import read_trained
 from service.models.packages import read_manifest
+from service.models.psm import load_mapper
 from service.models.store import load_model
 from tests.cli.conftest import run_fcs
 from tests.photos import locate
@@ -111,6 +113,43 @@ def test_the_package_answers(trained):
     model = load_model("tiny-answers", load_settings(model_store=store, dtype="float32"))
     assert model.pipeline.dimensions == 25 * 576
     assert model.answerer.shape == (25, 576)
+
+
+def test_a_mapper_of_its_token_maps_is_trained_behind_projector_and_purifier(trained):
+    store = trained / "store"
+    environment = {"FCS_MODEL_STORE": str(store)}
+    ended = run_fcs(
+        load_settings().cache_dir, "train", "mapper", trained / "photos", "--model",
+        "tiny-answers", "--purifier", purifier(), "--out", trained / "mapper", "--batch", 2,
+        "--steps", 2, "--width", 8, "--depth", 1, "--sigma", 0.25, "--score-every", 2,
+        **environment,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    mapper, part = load_mapper(trained / "mapper" / "mapper.safetensors")
+    assert (mapper.config.dimensions, mapper.config.grid) == (576, (5, 5))
+    assert part.projector == read_manifest(store / "tiny-answers" / "1").answerer.projector.sha256
+    fcs(
+        "models", "add-answerer", "tiny-mapped", "--projector", trained / "run", "--purifier",
+        purifier(), "--mapper", trained / "mapper", "--store", store,
+    )  # fmt: skip
+    model = load_model("tiny-mapped", load_settings(model_store=store, dtype="float32"))
+    assert model.sigmas == (0.25,)
+    levels = torch.full((1, 3, 160, 160), 90.0)
+    sigmas = torch.tensor([0.25])
+    with torch.no_grad():
+        mapped = model.pipeline.features(levels, sigmas)
+        model.pipeline.mapper = None
+        assert not torch.equal(mapped, model.pipeline.features(levels, sigmas))
+
+
+def test_a_mapper_behind_another_projector_is_refused(trained, tmp_path):
+    shipped = load_settings().model_store / "lite0-smollm2" / "1" / "projector.safetensors"
+    ended = run_fcs(
+        load_settings().cache_dir, "models", "add-answerer", "mixed", "--projector", shipped,
+        "--purifier", purifier(), "--mapper", trained / "mapper", "--store", tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "was trained behind the projector" in ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -91,10 +91,9 @@ class VisualTokens(Encoder):
         size: (H, W) of pictures.
         centre: [T, D], subtracted from every map: what all pictures share is no part of a
             direction (docs/answers.md, "The centre"); None for none.
-
-    Attributes:
-        shape: (T, D) of the map.
     """
+
+    shape: tuple[int, int]
 
     def __init__(self, family: Family, size: tuple[int, int], centre: Tensor | None = None) -> None:
         super().__init__()
@@ -103,8 +102,8 @@ class VisualTokens(Encoder):
         weight = next(self.eyes.parameters())
         with torch.no_grad():
             seen = family.tokens(torch.zeros(1, 3, *size, dtype=weight.dtype, device=weight.device))
-        self.shape = (int(seen.shape[1]), int(seen.shape[2]))
-        self.dimensions = self.shape[0] * self.shape[1]
+        tokens, width = (int(side) for side in seen.shape[1:])
+        self.shape, self.dimensions = (tokens, width), tokens * width
         # No buffer: it stays in float32, whatever the eyes run in.
         self._centre = centre
 
