@@ -46,7 +46,7 @@ class DistributionSource(_Strict):
     module: str = Field(description="import name of the package that holds the file")
     file: str = Field(description="path inside it")
     sha256: Digest
-    converter: Literal["efficientnet-lite0"]
+    converter: Literal["efficientnet-lite0", "mobilenet-v2"]
 
 
 class FolderSource(_Strict):
