@@ -3,8 +3,8 @@
 FARE (Schlarmann et al. 2024, arXiv:2402.12336, eq. 3): attacked pictures keep the features that the
 original encoder gives the clean ones; no labels. TeCoA (Mao et al. 2023, arXiv:2212.07016, eq. 4):
 attacked pictures keep their class among text directions. Here the directions are the normalised
-rows of the encoder's own classifier, and the class is the original encoder's own first choice, for
-these pictures have no labels.
+rows of the encoder's own classifier at its own temperature, and the class is the original encoder's
+first choice, for these pictures have no labels.
 
 The inner maximisation is l-infinity PGD on the same loss. Batch norms stand still: those of the
 embedded encoder are folded into its convolutions, others are in evaluation mode.
@@ -25,7 +25,6 @@ from service.models.gradients import quicken
 from service.models.pipeline import Pipeline
 
 Goal = Literal["fare", "tecoa"]
-_TEMPERATURE = 0.01  # of CLIP, and of TeCoA
 _BATCH = 16
 
 
@@ -80,6 +79,7 @@ class HardeningTask:
         if goal == "tecoa" and rows is None:
             raise ConfigurationError("TeCoA wants an encoder with a classifier; this one has none")
         self._rows = None if rows is None else functional.normalize(rows.float())
+        self._temperature = 1.0 if rows is None else self._own_temperature(rows.float())
         self.identity = {**about, "goal": goal, "adversary": asdict(adversary)}
 
     def loss(self, module: nn.Module, levels: Tensor, noise: torch.Generator) -> Tensor:
@@ -92,25 +92,34 @@ class HardeningTask:
 
     @torch.no_grad()
     def score(self, module: nn.Module) -> dict[str, float]:
-        """On validation scenes: cosine with the original's features, clean and under attack."""
+        """On validation scenes, clean and under attack; the score is the mean of both.
+
+        Cosine with the original's features; of TeCoA, how many keep their class, and their score.
+        """
         noise = torch.Generator(self._validation.device).manual_seed(0)
         self._twin.load_state_dict(module.state_dict())
-        clean: list[Tensor] = []
-        attacked: list[Tensor] = []
+        cosines: list[list[Tensor]] = [[], []]
+        kept: list[list[Tensor]] = [[], []]
         for levels in torch.split(self._validation, _BATCH):
             wanted = self._wanted(levels)
             with torch.enable_grad():
                 moved = self._attacked(self._twin, levels, wanted, noise)
             original = self._features(self._original, levels.float()).flatten(1)
-            for found, pictures in ((clean, levels.float()), (attacked, moved)):
-                features = self._features(module, pictures).flatten(1)
-                found.append(functional.cosine_similarity(features, original))
-        means = [float(torch.cat(found).mean()) for found in (clean, attacked)]
-        return {
-            "score": sum(means) / 2,
-            "cos@clean": means[0],
-            f"cos@{self._adversary.epsilon:g}/255": means[1],
+            for i, pictures in enumerate((levels.float(), moved)):
+                features = self._features(module, pictures)
+                cosines[i].append(functional.cosine_similarity(features.flatten(1), original))
+                if self._goal == "tecoa":
+                    kept[i].append((self._logits(features).argmax(1) == wanted).float())
+        found = {"cos": [float(torch.cat(one).mean()) for one in cosines]}
+        if self._goal == "tecoa":
+            found["class"] = [float(torch.cat(one).mean()) for one in kept]
+        where = "clean", f"{self._adversary.epsilon:g}/255"
+        told = {
+            f"{what}@{place}": mean
+            for what, means in found.items()
+            for place, mean in zip(where, means, strict=True)
         }
+        return {"score": sum(list(found.values())[-1]) / 2, **told}
 
     @torch.no_grad()
     def _wanted(self, levels: Tensor) -> Tensor:
@@ -146,7 +155,17 @@ class HardeningTask:
         """Cosines with the class directions over the temperature, [n, C]."""
         assert self._rows is not None  # noqa: S101 - by the constructor
         pooled = functional.normalize(features.mean(1))
-        return pooled @ self._rows.T / _TEMPERATURE
+        return pooled @ self._rows.T / self._temperature
+
+    @torch.no_grad()
+    def _own_temperature(self, rows: Tensor) -> float:
+        """At which cosines are the classifier's own logits, on average over validation scenes.
+
+        CLIP has one, 0.01, because it was trained at it; so were these rows at theirs.
+        """
+        levels = self._validation[:_BATCH].float()
+        norms = self._features(self._original, levels).mean(1).norm(dim=1)
+        return float(1 / (norms.mean() * rows.norm(dim=1).mean()))
 
     def _features(self, module: Any, levels: Tensor) -> Tensor:
         """The token map that a language would be shown, float32 [n, T, D]; its mean is pooled."""
