@@ -123,21 +123,25 @@ def robustness(
     out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one goes on.")] = Path(
         "runs/robustness"
     ),
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes, of one thread and one copy of the model each.")
+    ] = 2,
 ) -> None:
     """Every defence, every attack, every task: accuracy, attack success, certificates."""
     from service.config import load_settings
     from service.evaluation.robustness.config import load_config
-    from service.evaluation.robustness.report import as_json, markdown, plot, summarise
+    from service.evaluation.robustness.plots import plot
+    from service.evaluation.robustness.report import as_json, markdown, summarise
     from service.evaluation.robustness.run import run
 
     asked = load_config(config)
-    cells, different = run(load_settings(model=asked.model), asked, out)
-    lines = summarise(cells, (0.0625, 0.125, 0.25))
-    table = markdown(lines, different)
+    found = run(load_settings(model=asked.model), asked, out, workers)
+    lines = summarise(found.cells, (0.0625, 0.125, 0.25))
+    table = markdown(lines, found.different)
     (out / "table.md").write_text(table, encoding="utf-8")
-    plot(lines, out / "curves.png")
+    plot(lines, found.cells, found.samples, out)
     typer.echo(table)
-    typer.echo(json.dumps(as_json(lines, different), allow_nan=False))
+    typer.echo(json.dumps(as_json(lines, found.different), allow_nan=False))
 
 
 def _can_be_drawn(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a language is shown of one picture, as the service would show it, without the engine."""
+"""The feature of one picture, and what a language is shown of it, without the engine."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,14 @@ from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
 from service.models.sampler import Sampler
 from service.types import NoiseLevel, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Unit embedding [d], and the mean norm that noisy features had."""
+
+    embedding: NDArray[np.float32]
+    norm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +40,24 @@ def shown_of(
     lanes: Lanes | None = None,
     sampler: Sampler | None = None,
 ) -> Shown:
+    """The token map that a language is shown of a picture; the rest is as for `feature_of`."""
+    feature = feature_of(model, image, sigma, samples, seed, lanes, sampler)
+    return Shown(feature.embedding, answerer.token_map(feature.embedding, feature.norm))
+
+
+def feature_of(
+    model: LoadedModel,
+    image: NDArray[np.uint8],
+    sigma: float,
+    samples: int,
+    seed: bytes,
+    lanes: Lanes | None = None,
+    sampler: Sampler | None = None,
+) -> Feature:
     """The mean of a picture's noisy features, at their mean norm.
 
     Args:
         model: the served function.
-        answerer: whose language it is.
         image: x, uint8 [3, H, W].
         sigma: noise level; 0: one feature without noise.
         samples: draws.
@@ -49,4 +70,4 @@ def shown_of(
     features, norms = served_samples(model, image, noise, seed, stage, count, lanes, sampler)
     mean = features.astype(np.float64).mean(0)
     embedding = (mean / np.linalg.norm(mean)).astype(np.float32)
-    return Shown(embedding, answerer.token_map(embedding, float(norms.mean())))
+    return Feature(embedding, float(norms.mean()))

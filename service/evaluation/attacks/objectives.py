@@ -118,6 +118,15 @@ class TokenMatching:
         return -features @ self.target + _LOCAL * local
 
 
+def average(objectives: Sequence[Objective]) -> Objective:
+    """The mean of several losses: of an ensemble of surrogates."""
+
+    def losses(levels: Tensor) -> Tensor:
+        return torch.stack([one(levels) for one in objectives]).mean(0)
+
+    return objectives[0] if len(objectives) == 1 else losses
+
+
 def transport(cost: Tensor, temperature: float, steps: int) -> Tensor:
     """The entropic optimal transport plan between uniform tokens, [n, T, S] for costs [n, T, S]."""
     rows, columns = cost.shape[1:]

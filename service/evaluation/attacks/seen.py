@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from service.models.gradients import quicken
 from service.models.loaded import LoadedModel
@@ -33,15 +34,21 @@ class Seen:
         sigma: of the noise; 0: none is drawn, and purifier and mapper are the identity.
         draws: noisy features whose mean is taken.
         generator: of the attacker's own noise.
+        size: (H, W) that pictures are resized to first, bilinearly; None: they fit.
     """
 
     pipeline: Pipeline
     sigma: float = 0.0
     draws: int = 1
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
+    size: tuple[int, int] | None = None
 
     def __call__(self, levels: Tensor) -> Tensor:
         """Pixel levels [n, 3, H, W] -> unit features [n, d], with gradients."""
+        if self.size is not None and self.size != tuple(levels.shape[2:]):
+            levels = functional.interpolate(
+                levels, self.size, mode="bilinear", align_corners=False, antialias=True
+            )
         if self.sigma == 0:
             return unit(self.pipeline.features(levels, levels.new_zeros(len(levels))))
         noisy = levels.repeat_interleave(self.draws, dim=0)

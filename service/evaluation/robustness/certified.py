@@ -11,8 +11,6 @@ from service.evaluation.certificates import certified
 from service.evaluation.rescore import cosine_upper
 from service.evaluation.robustness.defences import Defence
 from service.evaluation.robustness.tasks import Tasks
-from service.models.answerer.decoding import Decoder
-from service.polling import Poll
 from service.types import NoiseLevel, SamplingPlan, Stage
 
 _CONFIDENCE = 0.999
@@ -27,13 +25,13 @@ class Certified:
         embedding: that the bounds speak of, [d].
         bounds: lower bound on its cosine with every F(x') within each l2 radius; -1: none.
         radius: within which the class that is voted on is certified; 0: abstained.
-        label: number of that class; None where no votes were asked.
+        label: that class; None where no votes were asked.
     """
 
     embedding: NDArray[np.float32]
     bounds: dict[float, float]
     radius: float
-    label: int | None
+    label: str | None
 
     def bound(self, distance: float) -> float:
         """What is certified at an l2 distance: the bound of the least radius that covers it."""
@@ -63,7 +61,7 @@ def certify(
         radii: l2, RGB in [0, 1].
         estimation: samples of the certificate.
         votes: draws that vote on the class; 0 for none.
-        tasks: of the language.
+        tasks: of the model.
         seed: of this noise.
     """
     plan = SamplingPlan(
@@ -85,21 +83,10 @@ def certify(
 
 def _voted(
     defence: Defence, x: NDArray[np.uint8], votes: int, tasks: Tasks, seed: bytes
-) -> tuple[int, float]:
+) -> tuple[str, float]:
     """The class of what is shown, and the radius that single draws certify it to."""
-    prompt, choices = tasks.label_question()
-    decoder: Decoder = defence.answerer.decoder()
-    shown = defence.show(x, seed).tokens
+    label = tasks.label(defence.show(x, seed))
     others = bytes(byte ^ 0xFF for byte in seed)  # not the noise of what is shown
-    features, norms = defence.draw(x, others, Stage.SELECT, votes)
-    maps = [
-        (defence.answerer.token_map(feature, float(norm)),)
-        for feature, norm in zip(features, norms, strict=True)
-    ]
-    first, poll = Poll(prompt, choices, [(shown,)]), Poll(prompt, choices, maps)
-    for one in (first, poll):
-        while not one.complete:
-            one.advance(decoder)
-    label = first.found[0]
-    agreeing = sum(vote == label for vote in poll.found)
+    found = tasks.votes(*defence.draw(x, others, Stage.SELECT, votes))
+    agreeing = sum(vote == label for vote in found)
     return label, count_votes(agreeing, votes, defence.sigma, 1 - _CONFIDENCE).radius

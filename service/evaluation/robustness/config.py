@@ -13,7 +13,7 @@ from service.evaluation.attacks.descent import Effort, Method
 
 Smoothing = Literal["none", "FS", "FS+Mapper", "FS+Purifier", "FS+PSM"]
 Goal = Literal["displacement", "matching", "crops", "tokens"]
-Knows = Literal["encoder", "defence"]
+Knows = Literal["encoder", "defence", "surrogates"]
 
 
 class _Strict(BaseModel):
@@ -41,22 +41,32 @@ class AttackConfig(_Strict):
 
     Attributes:
         goal: displacement is untargeted; the others want the features of a target picture.
-        knows: the encoder alone (plain), or all of the defence (adaptive).
+        knows: the encoder alone (plain), all of the defence (adaptive), or only other encoders
+            (black box).
+        ensemble: of crops that know the encoder: the surrogates beside it.
         draws: noisy features behind each gradient of an adaptive attack.
+        defences: names of the rows that it is run on; none named: all.
     """
 
     goal: Goal
     knows: Knows = "encoder"
+    ensemble: bool = False
     method: Method = "pgd"
     steps: Annotated[int, Field(ge=1)] = 40
     restarts: Annotated[int, Field(ge=1)] = 1
     draws: Annotated[int, Field(ge=1)] = 8
     judgements: Annotated[int, Field(ge=1)] = 1
+    defences: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """For tables and file names."""
-        return f"{self.goal}-{self.method}"
+        return f"{self.goal}{'-ensemble' if self.ensemble else ''}-{self.method}"
+
+    @property
+    def key(self) -> str:
+        """One of a config."""
+        return f"{self.name} that knows the {self.knows}"
 
     @property
     def effort(self) -> Effort:
@@ -94,8 +104,12 @@ class Config(_Strict):
         estimation: samples of each certificate.
         votes: draws that vote on the class of a clean picture; 0: no certified accuracy.
         encoders: files of `fcs train fare|tecoa`, or folders of their runs, by name.
+        mappers: files of `fcs train mapper`, or folders of their runs, by the smoothing they are
+            for; where none is named, the model's own.
+        surrogates: models whose encoders a black-box attacker has, as packages, hub ids or folders.
         defences, attacks, budgets: whose product is run.
         rescored: fresh features that judge each certificate under attack.
+        sweep: numbers of answer samples at which clean pictures are shown as well.
     """
 
     model: str
@@ -107,7 +121,10 @@ class Config(_Strict):
     estimation: Annotated[int, Field(ge=48)] = 200
     votes: Annotated[int, Field(ge=0)] = 0
     rescored: Annotated[int, Field(ge=40)] = 200
+    sweep: tuple[Annotated[int, Field(ge=1)], ...] = ()
     encoders: dict[str, Path] = {}
+    mappers: dict[Literal["FS+Mapper", "FS+PSM"], Path] = {}
+    surrogates: tuple[str, ...] = ()
     defences: Annotated[tuple[DefenceConfig, ...], Field(min_length=1)]
     attacks: Annotated[tuple[AttackConfig, ...], Field(min_length=1)]
     budgets: Annotated[tuple[BudgetConfig, ...], Field(min_length=1)]
@@ -118,7 +135,7 @@ class Config(_Strict):
         """Cells and pictures are kept by these names."""
         for field, names in (
             ("defences", [one.name for one in self.defences]),
-            ("attacks", [f"{one.name} that knows the {one.knows}" for one in self.attacks]),
+            ("attacks", [one.key for one in self.attacks]),
             ("budgets", [one.name for one in self.budgets]),
         ):
             if twice := [name for name in names if names.count(name) > 1]:
@@ -131,6 +148,33 @@ class Config(_Strict):
             if defence.encoder is not None and defence.encoder not in self.encoders:
                 raise ValueError(f"defence {defence.name}: no encoder {defence.encoder!r} is named")
         return self
+
+    @model_validator(mode="after")
+    def _rows_are_there(self) -> Self:
+        names = [defence.name for defence in self.defences]
+        for attack in self.attacks:
+            if unknown := [name for name in attack.defences if name not in names]:
+                raise ValueError(f"{attack.key}: no defence {unknown[0]!r} is named")
+        return self
+
+    @model_validator(mode="after")
+    def _surrogates_can(self) -> Self:
+        for attack in self.attacks:
+            if (attack.knows == "surrogates" or attack.ensemble) and not self.surrogates:
+                raise ValueError(f"{attack.key}: no surrogates are named")
+            if attack.knows == "surrogates" and attack.goal == "tokens":
+                raise ValueError(f"{attack.key}: a surrogate's tokens are none of the model's")
+            if attack.ensemble and (attack.goal != "crops" or attack.knows != "encoder"):
+                raise ValueError(f"{attack.key}: an ensemble is for crops that know the encoder")
+        return self
+
+    @property
+    def mapper_files(self) -> dict[str, Path]:
+        """By smoothing, the file of each."""
+        return {
+            name: path / "mapper.safetensors" if path.is_dir() else path
+            for name, path in self.mappers.items()
+        }
 
 
 def shipped() -> tuple[str, ...]:

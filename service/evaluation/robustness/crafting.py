@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from service.errors import ConfigurationError
 from service.evaluation.attacks.budget import Budget
 from service.evaluation.attacks.descent import attack
 from service.evaluation.attacks.objectives import (
@@ -16,6 +17,7 @@ from service.evaluation.attacks.objectives import (
     Matching,
     Objective,
     TokenMatching,
+    average,
 )
 from service.evaluation.attacks.seen import Seen
 from service.evaluation.robustness.config import AttackConfig, BudgetConfig
@@ -30,16 +32,16 @@ class Crafter:
 
     Attributes:
         folder: of all of them; what is there is not made again.
-        knower: "encoder", or the defence that the attacker knows; names the files.
-        seen: what that attacker differentiates.
-        shape: (T, D) of the token map.
+        knower: what the attacker knows; names the files.
+        seen: what that attacker differentiates; of several, losses are averaged.
+        shape: (T, D) of the token map; None of a feature that is none.
         seed: of restarts and crops.
     """
 
     folder: Path
     knower: str
-    seen: Seen
-    shape: tuple[int, int]
+    seen: tuple[Seen, ...]
+    shape: tuple[int, int] | None
     seed: int
 
     def craft(
@@ -54,7 +56,8 @@ class Crafter:
         if file.exists():
             return np.asarray(Image.open(file)).transpose(2, 0, 1).copy()
         ball: Budget = budget.value()
-        self.seen.generator.manual_seed(self.seed)  # whatever was made before, or by an earlier run
+        for seen in self.seen:  # whatever was made before, or by an earlier run
+            seen.generator.manual_seed(self.seed)
         found = attack(subject.x, self._objective(subject, config), ball, config.effort, self.seed)
         if not ball.holds(subject.x, found):
             raise RuntimeError(f"{subject.name}: the attacked picture is outside {budget.name}")
@@ -65,23 +68,28 @@ class Crafter:
         return found
 
     def _objective(self, subject: Subject, config: AttackConfig) -> Objective:
-        match config.goal:
-            case "displacement":
-                return Displacement(self.seen, self._reference(subject.x))
-            case "matching":
-                return Matching(self.seen, self._reference(subject.target))
-            case "tokens":
-                return TokenMatching(self.seen, self.shape, self._reference(subject.target))
-            case "crops":
-                crops = torch.Generator().manual_seed(self.seed)
-                target = torch.from_numpy(subject.target.astype(np.float32))
-                return CropMatching([self.seen], target, crops)
+        if config.goal == "crops":
+            crops = torch.Generator().manual_seed(self.seed)
+            target = torch.from_numpy(subject.target.astype(np.float32))
+            return CropMatching(self.seen, target, crops)
+        return average([self._of_one(seen, subject, config) for seen in self.seen])
 
-    @torch.no_grad()
-    def _reference(self, x: NDArray[np.uint8]) -> torch.Tensor:
-        """The unit feature [d] of a picture, as this attacker sees it on average."""
-        levels = torch.from_numpy(x.astype(np.float32))[None]
-        calls = -(-_REFERENCE_DRAWS // self.seen.draws) if self.seen.sigma else 1
-        mean = torch.stack([self.seen(levels)[0] for _ in range(calls)]).mean(0)
-        reference: torch.Tensor = mean / mean.norm()
-        return reference
+    def _of_one(self, seen: Seen, subject: Subject, config: AttackConfig) -> Objective:
+        if config.goal == "displacement":
+            return Displacement(seen, _reference(seen, subject.x))
+        target = _reference(seen, subject.target)
+        if config.goal == "tokens":
+            if self.shape is None:
+                raise ConfigurationError(f"{config.key}: the model's feature is no token map")
+            return TokenMatching(seen, self.shape, target)
+        return Matching(seen, target)
+
+
+@torch.no_grad()
+def _reference(seen: Seen, x: NDArray[np.uint8]) -> torch.Tensor:
+    """The unit feature [d] of a picture, as an attacker sees it on average."""
+    levels = torch.from_numpy(x.astype(np.float32))[None]
+    calls = -(-_REFERENCE_DRAWS // seen.draws) if seen.sigma else 1
+    mean = torch.stack([seen(levels)[0] for _ in range(calls)]).mean(0)
+    reference: torch.Tensor = mean / mean.norm()
+    return reference

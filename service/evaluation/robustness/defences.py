@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from service.errors import ConfigurationError
 from service.evaluation.attacks.seen import Seen, bare, differentiable
 from service.evaluation.robustness.config import DefenceConfig
-from service.evaluation.showing import Shown, shown_of
+from service.evaluation.showing import Feature, feature_of
 from service.evaluation.stability.variants import variants
-from service.models.answerer.answerer import Answerer
 from service.models.features import served_samples
 from service.models.hardened import harden
 from service.models.loaded import LoadedModel
+from service.models.package_parts import check_mapper
+from service.models.packages import Manifest
 from service.models.pipeline import Parts, Pipeline
+from service.models.psm import load_mapper
 from service.models.sampler import Sampler, make_sampler
 from service.types import NoiseLevel, Stage
 
@@ -37,16 +39,13 @@ class Defence:
     name: str
     encoder: str
     model: LoadedModel
-    answerer: Answerer
     sampler: Sampler
     sigma: float
     samples: int
 
-    def show(self, x: NDArray[np.uint8], seed: bytes) -> Shown:
+    def show(self, x: NDArray[np.uint8], seed: bytes) -> Feature:
         """As the service does, from draws of this seed."""
-        return shown_of(
-            self.model, self.answerer, x, self.sigma, self.samples, seed, sampler=self.sampler
-        )
+        return feature_of(self.model, x, self.sigma, self.samples, seed, sampler=self.sampler)
 
     def draw(
         self, x: NDArray[np.uint8], seed: bytes, stage: Stage, count: int
@@ -63,27 +62,27 @@ class Defence:
 
 def defences(
     model: LoadedModel,
-    digest: str,
+    manifest: Manifest,
     rows: Sequence[DefenceConfig],
     encoders: Mapping[str, Path],
+    mappers: Mapping[str, Path],
     sigma: float,
     samples: int,
 ) -> tuple[Defence, ...]:
     """The rows of a table.
 
     Args:
-        model: that answers.
-        digest: of its encoder's weights.
+        model: of the table.
+        manifest: of its package.
         rows: wanted.
         encoders: files of fine-tuned weights, by name.
+        mappers: files, by the smoothing they are for.
         sigma: of those with noise.
         samples: draws that they show the mean of.
 
     Raises:
-        ConfigurationError: no language, a part that the model lacks, or weights of another encoder.
+        ConfigurationError: a part that the model lacks, or weights of another encoder.
     """
-    if (answerer := model.answerer) is None:
-        raise ConfigurationError(f"{model.name} has no language to answer in")
     if sigma not in model.sigmas:
         raise ConfigurationError(f"{model.name} has no noise level {sigma:g}")
     found: dict[str, dict[str, LoadedModel]] = {}
@@ -91,7 +90,9 @@ def defences(
     for row in rows:
         encoder = row.encoder or ""
         if encoder not in found:
-            found[encoder] = _around(model, encoders[encoder] if encoder else None, digest)
+            file = encoders[encoder] if encoder else None
+            of_this = _with(model, file, manifest.encoder.sha256)
+            found[encoder] = _around(of_this, mappers, manifest)
         if row.smoothing not in found[encoder]:
             raise ConfigurationError(
                 f"{model.name} has no {row.smoothing}; it has {', '.join(found[encoder])}"
@@ -102,7 +103,6 @@ def defences(
                 row.name,
                 encoder,
                 served,
-                answerer,
                 make_sampler(served),
                 sigma if noisy else 0.0,
                 samples if noisy else 1,
@@ -111,16 +111,46 @@ def defences(
     return tuple(made)
 
 
-def _around(model: LoadedModel, file: Path | None, digest: str) -> dict[str, LoadedModel]:
-    """By what stands around it, the model with its own encoder or with other weights of it."""
-    if file is not None:
-        whole = model.pipeline
-        encoder = harden(whole.encoder, file, digest)
-        parts = Parts(encoder, whole.purifier, whole.mapper)
-        how = model.preprocessing, whole.device, whole.dtype, whole.memory_format
-        model = replace(model, pipeline=Pipeline(parts, *how))
+def _with(model: LoadedModel, file: Path | None, digest: str) -> LoadedModel:
+    """The model with its own encoder, or with other weights of it."""
+    if file is None:
+        return model
+    whole = model.pipeline
+    return _piped(model, Parts(harden(whole.encoder, file, digest), whole.purifier, whole.mapper))
+
+
+def _around(
+    model: LoadedModel, mappers: Mapping[str, Path], manifest: Manifest
+) -> dict[str, LoadedModel]:
+    """By what stands around its encoder, the model."""
     rows = dict(variants(model))
-    return {"none": rows["FS"], **rows}
+    rows["none"] = rows["FS"]
+    whole = model.pipeline
+    for smoothing, file in mappers.items():
+        purifier = whole.purifier if smoothing == "FS+PSM" else None
+        if smoothing == "FS+PSM" and purifier is None:
+            raise ConfigurationError(f"{model.name} has no purifier for {smoothing}")
+        mapper, part = load_mapper(file)
+        check_mapper(file, mapper, part, whole.encoder, manifest)
+        if part.encoder != manifest.encoder.sha256:
+            raise ConfigurationError(f"{file} was trained for another encoder than {model.name}'s")
+        if part.purifier != (behind := None if purifier is None else model.psm["purifier"]):
+            raise ConfigurationError(
+                f"{file} was trained behind the purifier {part.purifier}, {smoothing} has {behind}"
+            )
+        rows[smoothing] = _piped(model, Parts(whole.encoder, purifier, mapper))
+    return rows
+
+
+def _piped(model: LoadedModel, parts: Parts) -> LoadedModel:
+    own = model.pipeline
+    how = model.preprocessing, own.device, own.dtype, own.memory_format
+    return replace(model, pipeline=Pipeline(parts, *how))
+
+
+def surrogate(model: LoadedModel) -> Seen:
+    """What a black-box attacker differentiates in place of the model: another's encoder."""
+    return Seen(differentiable(bare(model)), size=model.preprocessing.size)
 
 
 def plain(defence: Defence) -> Seen:

@@ -1,18 +1,19 @@
-"""Tables with an interval on every figure, and plots, from the cells of a run."""
+"""Tables with an interval on every figure, from the cells of a run."""
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from service.evaluation.quiz import share
-from service.evaluation.robustness.run import Cell
+from service.evaluation.robustness.cells import Cell
 
+KNOWN = {"encoder": "plain", "defence": "adaptive", "surrogates": "black box"}
+_TASKS = "class", "caption", "vqa"
 Told = tuple[float, float, float, int]  # figure, ends of its 95 % interval, how many
 _HEADINGS = (
     "defence", "attack", "knows", "budget", "l2 reached", "class ACC", "class ASR", "caption ACC",
@@ -87,7 +88,11 @@ def markdown(lines: Sequence[Line], different: Mapping[str, float]) -> str:
             line.knows,
             line.budget,
             f"{line.l2:.2f}",
-            *(_told(one[task]) for task in line.accuracy for one in (line.accuracy, line.success)),
+            *(
+                _told(one[task]) if task in one else ""
+                for task in _TASKS
+                for one in (line.accuracy, line.success)
+            ),
             _told(line.cosine),
             f"{line.bound:.2f} (of {line.bounded})" if line.bounded else "",
             f"{convicted} of {judged}" if judged else "",
@@ -116,53 +121,27 @@ def as_json(lines: Sequence[Line], different: Mapping[str, float]) -> dict[str, 
     return {"bench": "robustness", "lines": told, "different": dict(different)}
 
 
-def plot(lines: Sequence[Line], file: Path) -> None:
-    """Class accuracy and targeted success against the l2 distance that was reached."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(2, 1, sharex=True, figsize=(8, 8))
-    curves: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        if line.attack != "none":
-            known = "adaptive" if line.knows == "defence" else "plain"
-            curves[f"{line.defence}, {line.attack}, {known}"].append(line)
-    for name, found in curves.items():
-        ordered = sorted(found, key=lambda line: line.l2)
-        style = "--" if name.endswith("adaptive") else "-"
-        for ax, pick in zip(axes, ("accuracy", "success"), strict=True):
-            shares = [getattr(line, pick)["class"][0] for line in ordered]
-            ax.plot([line.l2 for line in ordered], shares, style, marker="o", ms=3, label=name)
-    axes[0].set_ylabel("class accuracy")
-    axes[1].set_ylabel("targeted success")
-    axes[1].set_xlabel("mean ℓ2 distance of the attacked pictures, RGB in [0, 1]")
-    axes[0].legend(fontsize=6, ncol=2)
-    for ax in axes:
-        ax.set_xscale("log")
-        ax.set_ylim(-0.03, 1.03)
-        ax.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
-
-
 def _strongest(lines: Sequence[Line]) -> list[str]:
     """What the strongest attacks reach, plain and adaptive, of each defence."""
     rows = ["| strongest | class ASR | VQA ASR | class ACC | VQA ACC |", "|---|---|---|---|---|"]
     groups: dict[str, list[Line]] = defaultdict(list)
     for line in lines:
         if line.attack != "none":
-            known = "adaptive" if line.knows == "defence" else "plain"
-            groups[f"{line.defence}, {known}"].append(line)
+            groups[f"{line.defence}, {KNOWN[line.knows]}"].append(line)
     for name, found in groups.items():
         told = [name]
         for pick, task, best in (
             ("success", "class", max), ("success", "vqa", max),
             ("accuracy", "class", min), ("accuracy", "vqa", min),
         ):  # fmt: skip
-            shares = [(getattr(line, pick)[task][0], line) for line in found]
+            shares = [
+                (getattr(line, pick)[task][0], line)
+                for line in found
+                if task in getattr(line, pick)
+            ]
+            if not shares:
+                told.append("")
+                continue
             reached = best(share for share, _ in shares)
             line = next(line for share, line in shares if share == reached)
             told.append(f"{reached:.2f} ({line.attack}, {line.budget})")
@@ -171,12 +150,17 @@ def _strongest(lines: Sequence[Line]) -> list[str]:
 
 
 def _line(cells: list[Cell], radii: Sequence[float]) -> Line:
-    def of(test: Callable[[Cell], bool]) -> Told:
-        return share([test(cell) for cell in cells])
-
     judged = [cell.contradicted for cell in cells if cell.contradicted is not None]
     reach = [cell for cell in cells if cell.certified_radius is not None]
-    vqa = [cell.is_own for cell in cells] + [not cell.is_target for cell in cells]
+    asked = [cell for cell in cells if cell.is_own is not None]  # of a model with a language
+    accuracy = {"class": share([cell.label == cell.kind for cell in cells])}
+    success = {"class": share([cell.label == cell.target for cell in cells])}
+    if asked:
+        yes_no = [bool(one) for c in asked for one in (c.is_own, not c.is_target)]
+        accuracy["caption"] = share([cell.caption == cell.kind for cell in asked])
+        accuracy["vqa"] = share(yes_no)
+        success["caption"] = share([cell.caption == cell.target for cell in asked])
+        success["vqa"] = share([bool(cell.is_target) for cell in asked])
     first, bounds = cells[0], [cell.bound for cell in cells if cell.bound > -1]
     return Line(
         defence=first.defence,
@@ -184,16 +168,8 @@ def _line(cells: list[Cell], radii: Sequence[float]) -> Line:
         knows=first.knows,
         norm=first.norm,
         epsilon=first.epsilon,
-        accuracy={
-            "class": of(lambda cell: cell.label == cell.kind),
-            "caption": of(lambda cell: cell.caption == cell.kind),
-            "vqa": share(vqa),
-        },
-        success={
-            "class": of(lambda cell: cell.label == cell.target),
-            "caption": of(lambda cell: cell.caption == cell.target),
-            "vqa": of(lambda cell: cell.is_target),
-        },
+        accuracy=accuracy,
+        success=success,
         cosine=_mean([cell.cosine for cell in cells]),
         bound=float(np.mean(bounds)) if bounds else -1.0,
         bounded=len(bounds),

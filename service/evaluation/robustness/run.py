@@ -1,13 +1,14 @@
-"""Cell by cell: craft, show, ask, judge; a JSON line each, so that a killed run goes on."""
+"""Cell by cell: craft, show, ask, judge."""
 
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.console import Console
@@ -17,158 +18,163 @@ from threadpoolctl import threadpool_limits
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.evaluation.attacks.budget import l2_distance
+from service.evaluation.attacks.seen import Seen
+from service.evaluation.robustness.cells import RESULTS, Cell, append, mend, read_cells
 from service.evaluation.robustness.certified import Certified, certify
 from service.evaluation.robustness.config import AttackConfig, BudgetConfig, Config
 from service.evaluation.robustness.crafting import Crafter
-from service.evaluation.robustness.defences import Defence, defences, plain
+from service.evaluation.robustness.defences import Defence, defences, plain, surrogate
+from service.evaluation.robustness.identity import claim
 from service.evaluation.robustness.subjects import Subject, Subjects, subjects
-from service.evaluation.robustness.tasks import Tasks
+from service.evaluation.robustness.sweep import SAMPLES, SampleCell, append_sample, read_samples
+from service.evaluation.robustness.tasks import Tasks, tasks_of
+from service.evaluation.robustness.workers import share_out
 from service.evaluation.stability.usefulness import confusion
-from service.models.distributions import sha256
-from service.models.hardened import weights_file
 from service.models.noise import SEED_BYTES
 from service.models.store import load_model, resolve
 from service.types import Stage
 
-RESULTS, CONFIG = "cells.jsonl", "config.json"
 _NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """One attacked (or clean) picture under one defence.
+class Found:
+    """What a run came to, in the order of its config.
 
     Attributes:
-        attack, knows, norm, epsilon: "none" and 0 of a clean picture.
-        kind, target: what it shows, and what an attack wants.
-        label, caption, is_own, is_target: the answers.
-        cosine: of what is shown with what is shown of the clean picture.
-        l2: distance of the two pictures, RGB in [0, 1].
-        bound: certified at that distance; -1: nothing.
-        contradicted: fresh features convict the certificate; None: there was nothing to judge.
-        certified_radius: of the voted class, of a clean picture; None where there was no vote.
-        certified_right: whether that class is the right one.
-        seconds: to show the picture and answer.
+        cells: all.
+        samples: of the sweep.
+        different: by defence, the mean cosine of what is shown of DIFFERENT clean pictures,
+            against which its bounds are to be read.
     """
 
-    defence: str
-    attack: str
-    knows: str
-    norm: str
-    epsilon: float
-    picture: str
-    kind: str
-    target: str
-    label: str
-    caption: str
-    is_own: bool
-    is_target: bool
-    cosine: float
-    l2: float
-    bound: float
-    contradicted: bool | None
-    certified_radius: float | None
-    certified_right: bool | None
-    seconds: float
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What it is of."""
-        return (
-            self.defence, self.attack, self.knows, f"{self.norm}-{self.epsilon:g}", self.picture,
-        )  # fmt: skip
+    cells: list[Cell]
+    samples: list[SampleCell]
+    different: dict[str, float]
 
 
-def read_cells(folder: Path) -> list[Cell]:
-    """All finished cells of a run; a line that was cut off by a kill is left out."""
-    file = folder / RESULTS
-    cells = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            cells.append(Cell(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            continue
-    return cells
-
-
-def run(settings: Settings, config: Config, folder: Path) -> tuple[list[Cell], dict[str, float]]:
-    """Do what is not done yet, and give everything.
+def run(settings: Settings, config: Config, folder: Path, workers: int) -> Found:
+    """Do what is not done yet, and give everything that the config asks for.
 
     Args:
         settings: of the config's model.
         config: of the table.
         folder: of the run; made where there is none.
-
-    Returns:
-        All cells; and by defence the mean cosine of what is shown of DIFFERENT clean pictures,
-        against which its bounds are to be read.
+        workers: processes, of one thread each; how many does not change a result.
 
     Raises:
-        ConfigurationError: the folder is of another config, or in use, or the model cannot.
+        ConfigurationError: the folder is of another run, or in use, or the model cannot.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        blas = threadpool_limits(limits=1, user_api="blas")
-        with FileLock(folder / ".lock", timeout=0), blas:
-            work = _Run(settings, config, folder)
-            work.finish()
-            return read_cells(folder), work.different()
+        with FileLock(folder / ".lock", timeout=0):
+            table = _Table(settings, config, folder)
+            claim(folder, config, table.revision)
+            mend(folder / RESULTS)
+            mend(folder / SAMPLES)
+            table.finish(workers)
+            found = {cell.key: cell for cell in read_cells(folder)}
+            samples = {cell.key: cell for cell in read_samples(folder)}
+            return Found(
+                [found[key] for key in table.cells()],
+                [samples[key] for key in table.samples()],
+                table.different(),
+            )
     except Timeout as error:
         raise ConfigurationError(f"another run is at work in {folder}") from error
 
 
-def _same_run(told: str, folder: Path) -> None:
-    """Refuse a folder of another config, model or encoder: its cells would be of two minds."""
-    file = folder / CONFIG
-    if not file.exists():
-        part = file.with_suffix(".part")
-        part.write_text(told, encoding="utf-8")
-        part.replace(file)
-    elif file.read_text(encoding="utf-8") != told:
-        raise ConfigurationError(
-            f"{folder} is of another config, model or encoder, or of other settings; name another"
-            " folder"
-        )
+def work(settings: Settings, config: Config, folder: Path, share: int, of: int) -> None:
+    """One worker: every cell of pictures `share`, `share + of`, ... that is not there yet."""
+    _Table(settings, config, folder).do(share, of)
 
 
-class _Run:
-    """What is loaded for one run."""
+class _Table:
+    """What is loaded for one run, in each of its processes."""
 
     def __init__(self, settings: Settings, config: Config, folder: Path) -> None:
-        self._config, self._folder = config, folder
-        model = load_model(settings.model, settings)
-        c = config
-        told = {
-            "config": c.model_dump(mode="json"),
-            "revision": model.info.revision,
-            "encoders": {name: sha256(weights_file(path)) for name, path in c.encoders.items()},
-        }
-        _same_run(json.dumps(told, indent=1), folder)
-        digest = resolve(settings.model, settings).encoder.sha256
-        self._rows = defences(model, digest, c.defences, c.encoders, c.sigma, c.answer_samples)
+        # One thread, whoever works: how sums are divided is part of the smoothed function.
+        settings = settings.model_copy(update={"lanes": 1, "threads": 1})
+        torch.set_num_threads(1)
+        threadpool_limits(limits=1, user_api="blas")
+        self._settings, self._config, self._folder = settings, config, folder
+        model, c = load_model(settings.model, settings), config
+        self.revision = model.info.revision
+        manifest = resolve(settings.model, settings)
+        self._rows = defences(
+            model, manifest, c.defences, c.encoders, c.mapper_files, c.sigma, c.answer_samples
+        )
         self._subjects: Subjects = subjects(
             c.pictures, c.classes, c.count, model, settings.max_pixels, c.seed
         )
-        answerer = self._rows[0].answerer
-        self._tasks = Tasks(answerer, self._subjects.classes)
+        self._tasks: Tasks = tasks_of(model, self._subjects.classes)
         self._crafters: dict[tuple[str, int], Crafter] = {}
+        self._surrogates: tuple[Seen, ...] = ()
         self._certificates: dict[tuple[str, str], Certified] = {}
-        file = folder / RESULTS
-        if file.exists() and not file.read_bytes().endswith(b"\n"):  # killed while it was written
-            file.write_bytes(file.read_bytes().rpartition(b"\n")[0] + b"\n")
-        self._done = {cell.key for cell in read_cells(folder)}
+        self._done: set[tuple[str, ...]] = set()
 
-    def finish(self) -> None:
-        """Every cell that is not there yet."""
-        cells = list(self._cells())
+    def finish(self, workers: int) -> None:
+        """Every cell that is not there yet, in so many processes."""
+        cells, samples = set(self.cells()), set(self.samples())
+        wanted = len(cells) + len(samples)
+
+        def done() -> int:
+            shown = {cell.key for cell in read_samples(self._folder)} & samples
+            return len({cell.key for cell in read_cells(self._folder)} & cells) + len(shown)
+
         with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("robustness", total=len(cells) * len(self._subjects.pictures))
-            for defence, attack, budget in cells:
-                name = f"{defence.name}, {attack.name if attack else 'clean'}"
-                progress.update(task, description=f"{name} {budget.name if budget else ''}")
-                for subject in self._subjects.pictures:
-                    self._one(defence, attack, budget, subject)
-                    progress.advance(task)
+            task = progress.add_task("robustness", total=wanted, completed=done())
+            if done() == wanted:
+                return
+
+            def tick() -> None:
+                progress.update(task, completed=done())
+
+            if workers == 1:
+                self.do(0, 1, tick)
+            else:
+                share_out(work, self._settings, self._config, self._folder, workers, tick)
+            tick()
+
+    def do(self, share: int, of: int, tick: Callable[[], None] = lambda: None) -> None:
+        """Every cell of a share of the pictures that is not there yet."""
+        self._done = {cell.key for cell in read_cells(self._folder)}
+        for defence, attack, budget in self._work():
+            for subject in self._subjects.pictures[share::of]:
+                self._one(defence, attack, budget, subject)
+                tick()
+        shown = {cell.key for cell in read_samples(self._folder)}
+        for key, defence, subject in self._sweep(share, of):
+            if key not in shown:
+                append_sample(self._folder, self._sample(defence, key[1], subject))
+                tick()
+
+    def cells(self) -> Iterator[tuple[str, ...]]:
+        """The key of every cell of the table, in its order."""
+        for defence, attack, budget in self._work():
+            for subject in self._subjects.pictures:
+                yield (*_row(defence, attack, budget), subject.name)
+
+    def samples(self) -> Iterator[tuple[str, int, str]]:
+        """The key of every part of the sweep, in its order."""
+        for key, _, _ in self._sweep(0, 1):
+            yield key
+
+    def _sweep(
+        self, share: int, of: int
+    ) -> Iterator[tuple[tuple[str, int, str], Defence, Subject]]:
+        for defence in self._rows:
+            for count in self._config.sweep if defence.sigma else ():
+                for subject in self._subjects.pictures[share::of]:
+                    yield (defence.name, count, subject.name), defence, subject
+
+    def _sample(self, defence: Defence, count: int, subject: Subject) -> SampleCell:
+        seed = self._seed("sweep", defence.name, str(count), subject.name)
+        began = time.perf_counter()
+        shown = replace(defence, samples=count).show(subject.x, seed)
+        right = self._tasks.label(shown) == subject.kind
+        seconds = time.perf_counter() - began
+        return SampleCell(defence.name, count, subject.name, right, seconds)
 
     def different(self) -> dict[str, float]:
         """Mean cosine of different clean pictures, of each defence."""
@@ -186,27 +192,46 @@ class _Run:
             for one in self._rows
         }
 
-    def _cells(self) -> Iterator[tuple[Defence, AttackConfig | None, BudgetConfig | None]]:
+    def _work(self) -> Iterator[tuple[Defence, AttackConfig | None, BudgetConfig | None]]:
         for defence in self._rows:
             yield defence, None, None
             for attack in self._config.attacks:
                 if attack.knows == "defence" and not defence.sigma:
                     continue  # there is nothing more to know
+                if attack.defences and defence.name not in attack.defences:
+                    continue
                 for budget in self._config.budgets:
                     yield defence, attack, budget
 
     def _crafter(self, defence: Defence, attack: AttackConfig) -> Crafter:
         """Of what this attacker knows; made where there is something to craft, and once."""
-        adaptive, seed = attack.knows == "defence", self._config.seed
-        knower = (
-            f"adaptive-{defence.name}" if adaptive else f"plain-{defence.encoder or 'original'}"
-        )
-        key = knower, attack.draws if adaptive else 1
+        seed, draws = self._config.seed, 1
+        match attack.knows:
+            case "defence":
+                knower, draws = f"adaptive-{defence.name}", attack.draws
+            case "surrogates":
+                knower = "surrogates"
+            case "encoder":
+                knower = f"plain-{defence.encoder or 'original'}"
+        key = f"{knower}{'-ensemble' if attack.ensemble else ''}", draws
         if key not in self._crafters:
-            seen = defence.seen(attack.draws, seed) if adaptive else plain(defence)
-            pictures = self._folder / "pictures"
-            self._crafters[key] = Crafter(pictures, knower, seen, defence.answerer.shape, seed)
+            seen = (
+                (defence.seen(draws, seed),) if attack.knows == "defence"
+                else self._others() if attack.knows == "surrogates"
+                else (plain(defence), *(self._others() if attack.ensemble else ()))
+            )  # fmt: skip
+            pictures, shape = self._folder / "pictures", defence.model.pipeline.encoder.shape
+            self._crafters[key] = Crafter(pictures, knower, seen, shape, seed)
         return self._crafters[key]
+
+    def _others(self) -> tuple[Seen, ...]:
+        """The surrogates, loaded where an attack wants them."""
+        if not self._surrogates:
+            self._surrogates = tuple(
+                surrogate(load_model(name, self._settings.model_copy(update={"model": name})))
+                for name in self._config.surrogates
+            )
+        return self._surrogates
 
     def _one(
         self,
@@ -215,23 +240,17 @@ class _Run:
         budget: BudgetConfig | None,
         subject: Subject,
     ) -> None:
-        where = (
-            defence.name,
-            attack.name if attack else _NONE,
-            attack.knows if attack else _NONE,
-            budget.norm if budget else _NONE,
-            budget.epsilon if budget else 0.0,
-            subject.name,
-        )
-        if (*where[:3], f"{where[3]}-{where[4]:g}", where[5]) in self._done:
+        where = *_row(defence, attack, budget), subject.name
+        if where in self._done:
             return
         x = subject.x
         if attack is not None and budget is not None:
             x = self._crafter(defence, attack).craft(subject, attack, budget)
-        seed = self._seed("shown", *map(str, where))
+        norm, epsilon = (budget.norm, budget.epsilon) if budget else (_NONE, 0.0)
+        seed = self._seed("shown", *where[:3], norm, str(epsilon), subject.name)
         began = time.perf_counter()
         shown = defence.show(x, seed)
-        answers = self._tasks.ask(shown.tokens, subject.kind, self._subjects.target_kind)
+        answers = self._tasks.ask(shown, subject.kind, self._subjects.target_kind)
         seconds = time.perf_counter() - began
         certified = self._certified(defence, subject)
         distance = l2_distance(subject.x, x)
@@ -241,9 +260,9 @@ class _Run:
             defence=where[0],
             attack=where[1],
             knows=where[2],
-            norm=where[3],
-            epsilon=where[4],
-            picture=where[5],
+            norm=norm,
+            epsilon=epsilon,
+            picture=subject.name,
             kind=subject.kind,
             target=self._subjects.target_kind,
             label=answers.label,
@@ -258,8 +277,7 @@ class _Run:
             certified_right=voted[1],
             seconds=seconds,
         )
-        with (self._folder / RESULTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(cell)) + "\n")
+        append(self._folder, cell)
 
     def _voted(
         self, certified: Certified | None, subject: Subject
@@ -267,8 +285,7 @@ class _Run:
         """How far the class of a clean picture is certified, and whether it is right."""
         if certified is None or certified.label is None:
             return None, None
-        right = self._subjects.classes[certified.label] == subject.kind
-        return certified.radius, right
+        return certified.radius, certified.label == subject.kind
 
     def _judged(
         self,
@@ -312,3 +329,13 @@ class _Run:
         """Noise of its own for everything that has a name."""
         told = json.dumps([self._config.seed, *names]).encode()
         return hashlib.blake2b(told, digest_size=SEED_BYTES).digest()
+
+
+def _row(
+    defence: Defence, attack: AttackConfig | None, budget: BudgetConfig | None
+) -> tuple[str, str, str, str]:
+    """The first parts of a cell's key."""
+    size = f"{budget.norm}-{budget.epsilon:g}" if budget else f"{_NONE}-0"
+    if attack is None:
+        return defence.name, _NONE, _NONE, size
+    return defence.name, attack.name, attack.knows, size

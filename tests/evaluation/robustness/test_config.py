@@ -44,6 +44,22 @@ def test_an_epsilon_of_the_maximum_norm_is_in_levels(tmp_path):
             SMALL.replace("smoothing: none}", "smoothing: FS, encoder: X}"),
             "no encoder 'X' is named",
         ),
+        (
+            SMALL.replace("goal: matching", "goal: matching, knows: surrogates"),
+            "no surrogates are named",
+        ),
+        (
+            "surrogates: [a]" + SMALL.replace("matching", "tokens, knows: surrogates"),
+            "tokens are none of the model's",
+        ),
+        (
+            "surrogates: [a]" + SMALL.replace("matching", "matching, ensemble: true"),
+            "an ensemble is for crops",
+        ),
+        (
+            SMALL.replace("goal: matching", "goal: matching, defences: [FS+PSM]"),
+            "no defence 'FS.PSM' is named",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_config_is_told(tmp_path, text, reason):

@@ -1,7 +1,7 @@
 import pytest
 
-from service.evaluation.robustness.report import markdown, plot, summarise
-from service.evaluation.robustness.run import Cell
+from service.evaluation.robustness.cells import Cell
+from service.evaluation.robustness.report import markdown, summarise
 
 
 def cell(**changes):
@@ -55,7 +55,7 @@ def test_the_strongest_attack_on_each_task_is_told_with_what_it_was():
     assert "| FS, adaptive | 0.00 (matching-pgd, ℓ2 0.5) |" in table
 
 
-def test_the_table_has_a_row_a_line_and_its_sizes_in_words(tmp_path):
+def test_the_table_has_a_row_a_line_and_its_sizes_in_words():
     lines = summarise([cell(), cell(norm="linf", epsilon=8.0, bound=-1.0, contradicted=None)], ())
     table = markdown(lines, {"FS": 0.25}).splitlines()
     assert "ℓ2 0.5" in table[2]
@@ -64,5 +64,17 @@ def test_the_table_has_a_row_a_line_and_its_sizes_in_words(tmp_path):
     assert len({row.count("|") for row in table[:4]}) == 1
     assert "| FS | 0.25 |" in table
     assert table[-1] == "Certificates judged under attack: 1; contradicted: 0."
-    plot(lines, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_of_a_model_without_a_language_the_class_alone_is_told():
+    mute = {"caption": None, "is_own": None, "is_target": None}
+    lines = summarise([cell(**mute), cell(**mute, label="tool")], ())
+    assert set(lines[0].accuracy) == set(lines[0].success) == {"class"}
+    row = markdown(lines, {}).splitlines()[2]
+    assert [part.strip() for part in row.split("|")][8:12] == ["", "", "", ""]
+
+
+def test_a_black_box_is_told_apart():
+    table = markdown(summarise([cell(), cell(knows="surrogates")], ()), {})
+    assert "| FS, plain |" in table
+    assert "| FS, black box |" in table

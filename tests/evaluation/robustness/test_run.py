@@ -1,6 +1,7 @@
 """`fcs evaluate robustness` on a tiny random model: the books, not who wins."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from PIL import Image
 
 from service.config import load_settings
 from service.evaluation.robustness.subjects import subjects
-from service.models.store import load_model
+from service.models.mapper import Mapper, MapperConfig, shape_for
+from service.models.psm import Part, config_of, write_part
+from service.models.store import load_model, resolve
 from tests.cli.conftest import run_fcs
+from tests.models import tiny_folders
 from tests.models.answerer import tiny_mllms
 
 CONFIG = """
@@ -21,6 +25,7 @@ answer_samples: 2
 estimation: 48
 votes: 10
 rescored: 40
+sweep: [1, 3]
 defences: [{{smoothing: none}}, {{smoothing: FS}}]
 attacks:
   - {{goal: matching, steps: 2}}
@@ -45,11 +50,22 @@ def ground(tmp_path_factory):
     return root
 
 
-def evaluate(ground, out="run", config="small.yaml"):
+def evaluate(ground, out="run", config="small.yaml", workers=1):
     return run_fcs(
         ground / "cache", "evaluate", "robustness", "--config", ground / config,
-        "--out", ground / out,
+        "--out", ground / out, "--workers", workers,
     )  # fmt: skip
+
+
+def write_mapper(folder, model, manifest):
+    """Of token maps of this model, as training leaves one before its first step."""
+    dimensions, grid = shape_for(model.pipeline.encoder)
+    module = Mapper(MapperConfig(dimensions, grid, width=8, depth=1, heads=2, embedding=8))
+    part = Part(
+        kind="mapper", config=config_of(module), encoder=manifest.encoder.sha256, sigmas=(0.25,),
+        size=model.preprocessing.size, training={},
+    )  # fmt: skip
+    write_part(folder / "mapper.safetensors", part, module.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -104,9 +120,117 @@ def test_a_killed_run_goes_on_without_doing_anything_twice(ground, ended):
     again = evaluate(ground)
     assert again.returncode == 0, again.stderr
     assert [(path, path.stat().st_mtime_ns) for path in pictures] == before
-    kept = [{**json.loads(line), "seconds": 0} for line in whole.splitlines()]
-    assert [{**cell, "seconds": 0} for cell in cells(ground)] == kept
+
+    def told(lines):
+        return sorted(json.dumps({**json.loads(line), "seconds": 0}) for line in lines)
+
+    assert told(file.read_text().splitlines()) == told(whole.splitlines())
     assert file.read_text().startswith("".join(lines[:10]))
+
+
+def test_of_a_sweep_every_smoothed_row_is_shown_at_every_number_of_samples(ground, ended):
+    lines = (ground / "run" / "samples.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert {cell["defence"] for cell in found} == {"FS"}
+    assert sorted(cell["samples"] for cell in found) == [1, 1, 1, 3, 3, 3]
+
+
+def test_the_plots_are_drawn(ground, ended):
+    for name in ("curves", "certified", "samples"):
+        with Image.open(ground / "run" / f"{name}.png") as picture:
+            assert picture.width > 600
+
+
+def test_several_workers_come_to_the_same(ground, ended):
+    others = evaluate(ground, out="shared", workers=2)
+    assert others.returncode == 0, others.stderr
+
+    def told(line):
+        return {**json.loads(line), "seconds": 0}
+
+    for name in ("cells.jsonl", "samples.jsonl"):
+        one, two = (ground / out / name for out in ("run", "shared"))
+        apart = [[told(line) for line in file.read_text().splitlines()] for file in (one, two)]
+        assert len(apart[0]) == len(apart[1])
+        assert all(cell in apart[1] for cell in apart[0])
+
+
+def test_a_run_may_grow_by_defences_and_attacks_and_keeps_what_it_has(ground, ended):
+    text = (ground / "small.yaml").read_text()
+    mapped = ground / "mapper"
+    model = load_model(str(ground / "llava"), load_settings())
+    write_mapper(mapped, model, resolve(str(ground / "llava"), load_settings()))
+    grown = text.replace("{smoothing: FS}]", "{smoothing: FS}, {smoothing: FS+Mapper}]").replace(
+        "attacks:",
+        f"mappers: {{FS+Mapper: {mapped}}}\nattacks:\n"
+        "  - {goal: displacement, steps: 1, defences: [FS+Mapper]}",
+    )
+    (ground / "grown.yaml").write_text(grown)
+    shutil.copytree(ground / "run", ground / "growing")
+    before = (ground / "growing" / "cells.jsonl").read_text()
+    more = evaluate(ground, out="growing", config="grown.yaml")
+    assert more.returncode == 0, more.stderr
+    after = (ground / "growing" / "cells.jsonl").read_text()
+    assert after.startswith(before)
+    added = [json.loads(line) for line in after.removeprefix(before).splitlines()]
+    assert {cell["defence"] for cell in added} == {"FS+Mapper"}
+    attacks = {(cell["attack"], cell["knows"]) for cell in added}
+    assert ("displacement-pgd", "encoder") in attacks
+    assert len(added) == 3 * (1 + 3 * 2)
+    other = grown.replace("steps: 2", "steps: 3")
+    (ground / "grown.yaml").write_text(other)
+    refused = evaluate(ground, out="growing", config="grown.yaml")
+    assert refused.returncode == 2
+    assert "'matching-pgd that knows the encoder' of `attacks`" in refused.stderr
+
+
+def test_a_black_box_attacker_differentiates_the_surrogates_alone(ground):
+    tiny_folders.write("vit", ground / "vit", tiny_folders.LIVELY)
+    text = (ground / "small.yaml").read_text()
+    head, _, tail = text.partition("attacks:")
+    config = (
+        head.replace("votes: 10", "votes: 0").replace("sweep: [1, 3]", "sweep: []")
+        + f"surrogates: [{ground / 'vit'}]\nattacks:\n"
+        + "  - {goal: matching, knows: surrogates, steps: 2}\n"
+        + "  - {goal: crops, ensemble: true, steps: 2, defences: [none]}\n"
+        + tail[tail.index("budgets:") :]
+    )
+    (ground / "black.yaml").write_text(config)
+    ended = evaluate(ground, out="black", config="black.yaml")
+    assert ended.returncode == 0, ended.stderr
+    folders = {path.parent.name for path in (ground / "black" / "pictures").rglob("*.png")}
+    assert folders == {
+        f"{name}-{size}"
+        for name in ("surrogates-matching-pgd", "plain-original-crops-ensemble-pgd")
+        for size in ("l2-0.1", "linf-4")
+    }
+    told = [
+        json.loads(line) for line in (ground / "black" / "cells.jsonl").read_text().splitlines()
+    ]
+    assert {cell["knows"] for cell in told} == {"none", "encoder", "surrogates"}
+
+
+def test_a_model_with_a_text_tower_alone_is_asked_for_the_class(ground):
+    tiny_folders.write_with_text("clip", ground / "clip")
+    text = (ground / "small.yaml").read_text()
+    small = text.replace(str(ground / "llava"), str(ground / "clip"))
+    (ground / "clip.yaml").write_text(small.replace("goal: tokens", "goal: displacement"))
+    ended = evaluate(ground, out="zero-shot", config="clip.yaml")
+    assert ended.returncode == 0, ended.stderr
+    told = [
+        json.loads(line) for line in (ground / "zero-shot" / "cells.jsonl").read_text().splitlines()
+    ]
+    assert {cell["label"] for cell in told} <= {"animal", "plant", "tool"}
+    assert {cell["caption"] for cell in told} == {cell["is_own"] for cell in told} == {None}
+    assert all(
+        cell["certified_radius"] is not None
+        for cell in told
+        if cell["attack"] == "none" and cell["defence"] == "FS"
+    )
+    (ground / "clip.yaml").write_text(small)  # whose feature is one vector, and has no tokens
+    refused = evaluate(ground, out="no-tokens", config="clip.yaml")
+    assert refused.returncode == 2
+    assert "the model's feature is no token map" in refused.stderr
 
 
 def test_another_config_wants_another_folder(ground, ended):
@@ -114,7 +238,7 @@ def test_another_config_wants_another_folder(ground, ended):
     (ground / "other.yaml").write_text(text.replace("count: 3", "count: 2"))
     refused = evaluate(ground, config="other.yaml")
     assert refused.returncode == 2
-    assert "is of another config" in refused.stderr
+    assert "`count` of the config is not what it was" in refused.stderr
 
 
 def test_another_arrangement_of_the_model_wants_another_folder(ground, ended):
@@ -124,7 +248,7 @@ def test_another_arrangement_of_the_model_wants_another_folder(ground, ended):
         "--out", ground / "run", FCS_BATCH_SIZE="3",
     )  # fmt: skip
     assert refused.returncode == 2
-    assert "of another config, model or encoder" in refused.stderr
+    assert "the model, or how it is computed, is not what it was" in refused.stderr
 
 
 def test_pictures_of_one_name_in_several_folders_are_apart(ground):

@@ -1,0 +1,89 @@
+"""What a run writes: a JSON line for each picture under each attack and defence."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = "cells.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One attacked (or clean) picture under one defence.
+
+    Attributes:
+        attack, knows, norm, epsilon: "none" and 0 of a clean picture.
+        kind, target: what it shows, and what an attack wants.
+        label, caption, is_own, is_target: the answers; None of what the model cannot be asked.
+        cosine: of what is shown with what is shown of the clean picture.
+        l2: distance of the two pictures, RGB in [0, 1].
+        bound: certified at that distance; -1: nothing.
+        contradicted: fresh features convict the certificate; None: there was nothing to judge.
+        certified_radius: of the voted class, of a clean picture; None where there was no vote.
+        certified_right: whether that class is the right one.
+        seconds: to show the picture and answer.
+    """
+
+    defence: str
+    attack: str
+    knows: str
+    norm: str
+    epsilon: float
+    picture: str
+    kind: str
+    target: str
+    label: str
+    caption: str | None
+    is_own: bool | None
+    is_target: bool | None
+    cosine: float
+    l2: float
+    bound: float
+    contradicted: bool | None
+    certified_radius: float | None
+    certified_right: bool | None
+    seconds: float
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Defence, attack and size."""
+        return self.defence, self.attack, self.knows, f"{self.norm}-{self.epsilon:g}"
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What it is of."""
+        return (*self.row, self.picture)
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """All finished cells of a run; a line that was cut off by a kill is left out."""
+    file = folder / RESULTS
+    cells = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        try:
+            cells.append(Cell(**json.loads(line)))
+        except (json.JSONDecodeError, TypeError):
+            continue
+    return cells
+
+
+def append(folder: Path, cell: Cell) -> None:
+    """Write one more; several processes may."""
+    append_line(folder / RESULTS, json.dumps(asdict(cell)))
+
+
+def append_line(file: Path, line: str) -> None:
+    """Write a line at once, or those of two processes would mix."""
+    opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(opened, line.encode() + b"\n")
+    finally:
+        os.close(opened)
+
+
+def mend(file: Path) -> None:
+    """Drop what was cut off while it was written, so that the next line is one of its own."""
+    if file.exists() and not file.read_bytes().endswith(b"\n"):
+        whole = file.read_bytes().rpartition(b"\n")[0]
+        file.write_bytes(whole + b"\n" if whole else b"")
