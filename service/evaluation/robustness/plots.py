@@ -51,6 +51,7 @@ def _draw(file: Path, fill: Callable[[Any], None]) -> None:
 
 def _curves(axes: Any, lines: Sequence[Line]) -> None:
     """The worst of all goals at each size, for a curve of each goal is too many to read."""
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(x.defence for x in lines))}
     for name, known in dict.fromkeys(
         (line.defence, line.knows) for line in lines if line.attack != "none"
     ):
@@ -62,8 +63,8 @@ def _curves(axes: Any, lines: Sequence[Line]) -> None:
                 shares = [getattr(line, pick)["class"][0] for line in at]
                 points.append((float(np.mean([line.l2 for line in at])), worst(shares)))
             ax.plot(
-                *zip(*sorted(points), strict=True), _STYLES[known], marker="o", ms=3,
-                label=f"{name}, {KNOWN[known]}",
+                *zip(*sorted(points), strict=True), _STYLES[known], color=colours[name],
+                marker="o", ms=3, label=f"{name}, {KNOWN[known]}",
             )  # fmt: skip
     for ax, told in zip(axes, ("least class accuracy", "greatest targeted success"), strict=True):
         ax.set(xscale="log", ylim=(-0.03, 1.03), ylabel=f"{told} over all goals")
@@ -94,7 +95,9 @@ def _certified(axes: Any, lines: Sequence[Line], cells: Sequence[Cell]) -> None:
         axes[1].plot(
             *_worst(own, lambda line: line.cosine[0]), "o-", color=tint, ms=4, label=f"{name}, FCS"
         )
-        bounds = sorted({(line.epsilon, line.bound) for line in own if line.bounded})
+        bounds = sorted(
+            {(line.epsilon, line.bound) for line in own if line.bounded and line.norm == "l2"}
+        )
         if bounds:
             sizes, least = zip(*bounds, strict=True)
             axes[1].plot(sizes, least, "v:", color=tint, ms=4, label=f"{name}, FCSB")
