@@ -39,6 +39,9 @@ def _quick(conv: nn.Conv2d) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]
             dtype = torch.get_autocast_dtype(kind)
             x, weight = x.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
+        groups = x.shape[1]
+        if weight.requires_grad:  # a copy that is trained after all
+            return functional.conv2d(x, weight, bias, stride, padding, groups=groups)
         out: Tensor = _Strided.apply(x, weight, bias, stride, padding)  # type: ignore[no-untyped-call]
         return out
 

@@ -5,8 +5,10 @@ the layout of open_clip, do not: they fit every CLIP tower of their shape.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +18,7 @@ from torch.nn import functional
 
 from service.errors import ConfigurationError
 from service.models import open_clip
+from service.models.distributions import sha256
 from service.models.encoder import Encoder
 from service.models.hub import download, is_hub_id
 from service.models.psm import read_part
@@ -44,6 +47,18 @@ def weights_file(named: Path) -> Path:
     if not file.is_file():
         raise ConfigurationError(f"no fine-tuned encoder: {file}")
     return file
+
+
+def weights_digest(named: Path) -> str:
+    """Of fine-tuned weights, and of what describes them where that is a file beside them.
+
+    Raises:
+        ConfigurationError: there are none.
+    """
+    file = weights_file(named)
+    if file.name != open_clip.WEIGHTS:
+        return sha256(file)
+    return sha256(file) + sha256(file.parent / open_clip.CONFIG)
 
 
 def harden(encoder: Encoder, named: Path, digest: str) -> Encoder:
@@ -91,6 +106,7 @@ def _published(encoder: Encoder, folder: Path) -> Encoder:
             f"{folder} is a CLIP encoder, and this model has none of its depth"
         )
     own = dict(tower.named_parameters())
+    _same_function(folder, getattr(tower, "config", None))
     weights[_POSITIONS] = _resampled(weights[_POSITIONS], len(own[_POSITIONS]))
     parts = [(own, weights)]
     for module in made.modules():  # of what projects the tower's feature; a language has no use
@@ -109,6 +125,14 @@ def _published(encoder: Encoder, folder: Path) -> Encoder:
     return made
 
 
+def _same_function(folder: Path, config: Any) -> None:
+    """Refuse weights that were trained in a tower of the same shapes and another function."""
+    for name, theirs in open_clip.vision_function(folder).items():
+        ours = getattr(config, name, theirs)
+        if ours != theirs:
+            raise ConfigurationError(f"{folder}: {name} is {theirs}, this model's is {ours}")
+
+
 def _has(module: nn.Module, weights: Mapping[str, Tensor]) -> bool:
     return {name for name, _ in module.named_parameters()} == set(weights)
 
@@ -121,7 +145,12 @@ def _resampled(positions: Tensor, wanted: int) -> Tensor:
     """
     if len(positions) == wanted:
         return positions
-    side, target = (round((count - 1) ** 0.5) for count in (len(positions), wanted))
+    side, target = (math.isqrt(count - 1) for count in (len(positions), wanted))
+    if (side**2, target**2) != (len(positions) - 1, wanted - 1):
+        raise ConfigurationError(
+            f"positions of {len(positions)} tokens cannot be resampled to {wanted}: they are one"
+            " and a square"
+        )
     grid = positions[1:].float().T.reshape(1, -1, side, side)
     moved = functional.interpolate(grid, (target, target), mode="bicubic", align_corners=False)
     return torch.cat([positions[:1].float(), moved.flatten(2)[0].T])

@@ -9,19 +9,23 @@ key and value apart, projections transposed. Both towers are plain vision transf
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from service.errors import ConfigurationError
+from service.models.distributions import sha256
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+_STAMP = "stamp.json"
+_CONVERSION = 1  # raised whenever what is written changes
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _BLOCK = {
     "attn.out_proj": "self_attn.out_proj",
@@ -48,9 +52,9 @@ _TEXT = {
 
 
 class _Tower(BaseModel):
-    """A part of the configuration; what is not named here changes nothing, or is refused."""
+    """A part of the configuration; what is not named here is refused: it would change something."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     width: int = Field(ge=1)
     layers: int = Field(ge=1)
@@ -72,32 +76,49 @@ class _Vision(_Tower):
     image_size: int = Field(224, ge=1)
     patch_size: int = Field(16, ge=1)
     head_width: int = Field(64, ge=1)
+    patch_dropout: float = 0.0  # of training alone
+
+    @model_validator(mode="after")
+    def _heads_are_whole(self) -> Self:
+        if self.width % self.head_width:
+            raise ValueError(f"width {self.width} is no multiple of head_width {self.head_width}")
+        return self
 
 
 class _Text(_Tower):
     context_length: int = 77
     vocab_size: int = 49408
     heads: int = Field(8, ge=1)
+    # Of the tokenizer, which comes as its own files, and of trainers.
+    hf_tokenizer_name: str | None = None
+    tokenizer_kwargs: dict[str, Any] | None = None
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     embed_dim: int = Field(ge=1)
     quick_gelu: bool = False
+    custom_text: bool = False  # how open_clip builds it, not what it computes
+    init_logit_scale: float | None = None
     vision_cfg: _Vision
     text_cfg: _Text
 
 
 class _Pixels(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    size: Any = None  # the tower's own
+    mode: Literal["RGB"] = "RGB"
+    interpolation: Literal["bicubic"] = "bicubic"
+    resize_mode: Literal["shortest"] = "shortest"
+    fill_color: Any = None  # of other modes
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model_cfg: _Model
     preprocess_cfg: _Pixels = _Pixels()
@@ -121,12 +142,14 @@ def as_transformers(folder: Path, cache: Path) -> Path:
     if not is_open_clip(folder):
         return folder
     config, weights = _read(folder)
-    told = hashlib.sha256((folder / CONFIG).read_bytes())
-    with (folder / WEIGHTS).open("rb") as stream:
-        told.update(hashlib.file_digest(stream, "sha256").digest())
+    sources = [folder / name for name in (CONFIG, WEIGHTS, *_TOKENIZER)]
+    told = hashlib.sha256(str(_CONVERSION).encode())
+    for file in sources:
+        told.update(f"{file.name} {sha256(file) if file.is_file() else None}\n".encode())
     target = cache / f"open-clip-{told.hexdigest()[:16]}"
-    if not target.is_dir():
+    if not _is_whole(target):
         try:
+            shutil.rmtree(target, ignore_errors=True)
             _write(target, folder, config, weights)
         except OSError as error:
             raise ConfigurationError(
@@ -134,6 +157,21 @@ def as_transformers(folder: Path, cache: Path) -> Path:
                 " be written: FCS_CACHE_DIR"
             ) from error
     return target
+
+
+def vision_function(folder: Path) -> dict[str, Any]:
+    """What of transformers' vision configuration decides the function beside shapes.
+
+    Raises:
+        ConfigurationError: another architecture.
+    """
+    vision = _config(folder).model_cfg
+    tower = vision.vision_cfg
+    return {
+        "hidden_act": _activation(vision),
+        "num_attention_heads": tower.width // tower.head_width,
+        "patch_size": tower.patch_size,
+    }
 
 
 def vision_weights(folder: Path) -> dict[str, Tensor]:
@@ -151,9 +189,15 @@ def _read(folder: Path) -> tuple[_Model, dict[str, Tensor]]:
         raise ConfigurationError(f"{folder} holds no {WEIGHTS}; other formats are refused")
     config = _config(folder).model_cfg
     try:
-        return config, load_file(file)
+        weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ConfigurationError(f"cannot read {file}: {error}") from error
+    blocks = r"(visual\.)?transformer\.resblocks\.\d+\.(attn\.in_proj_(weight|bias)|("
+    blocks += "|".join(re.escape(name) for name in _BLOCK) + r")\.(weight|bias))"
+    known = {*_VISION, *_TEXT, "visual.proj", "text_projection", "logit_scale", "attn_mask"}
+    if more := sorted(n for n in weights if n not in known and not re.fullmatch(blocks, n)):
+        raise ConfigurationError(f"{file} has {more[0]!r} beside a plain CLIP")
+    return config, weights
 
 
 def _config(folder: Path) -> _Config:
@@ -165,10 +209,23 @@ def _config(folder: Path) -> _Config:
         raise ConfigurationError(f"{file} is of no plain CLIP: {' '.join(first[:3])}") from error
 
 
+def _activation(config: _Model) -> str:
+    return "quick_gelu" if config.quick_gelu else "gelu"
+
+
+def _is_whole(target: Path) -> bool:
+    """Whether the cache holds what was written there, to the last bit."""
+    try:
+        stamps = json.loads((target / _STAMP).read_text(encoding="utf-8"))
+        return all(sha256(target / name) == digest for name, digest in stamps.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _write(target: Path, folder: Path, config: _Model, weights: Mapping[str, Tensor]) -> None:
     """At once or not at all."""
     vision, text = config.vision_cfg, config.text_cfg
-    activation = "quick_gelu" if config.quick_gelu else "gelu"
+    activation = _activation(config)
     seen = vision.common(vision.width // vision.head_width, activation, config.embed_dim)
     said = text.common(text.heads, activation, config.embed_dim)
     told = {
@@ -209,18 +266,21 @@ def _write(target: Path, folder: Path, config: _Model, weights: Mapping[str, Ten
         name if name.startswith("visual_projection") else f"vision_model.{name}": value
         for name, value in _vision(config, weights)
     }
+    said_weights = dict(_text(config, weights))
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     (partial / "config.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     (partial / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     save_file(
-        {**seen_weights, **dict(_text(config, weights))},
+        {**seen_weights, **said_weights},
         partial / "model.safetensors",
         {"format": "pt"},
     )
     for name in _TOKENIZER:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, partial / name)
+    stamps = {file.name: sha256(file) for file in partial.iterdir()}
+    (partial / _STAMP).write_text(json.dumps(stamps), encoding="utf-8")
     try:
         partial.rename(target)
     except OSError:

@@ -174,13 +174,67 @@ def test_positions_are_resampled_where_the_resolution_is_another(published, tmp_
     [
         ({"vision_cfg": {"timm_model_name": "vit_small"}}, "is of no plain CLIP"),
         ({"vision_cfg": {"layers": [2, 2], "width": 32}}, "is of no plain CLIP"),
-        ({"vision_cfg": {"layers": 3, "width": 32}}, "lacks 'visual.transformer.resblocks.2"),
+        ({"vision_cfg": {"layers": 3, "width": 64}}, "lacks 'visual.transformer.resblocks.2"),
     ],
 )
 def test_other_architectures_are_refused(stock, tmp_path, change, reason):
     folder = write(stock, tmp_path / "open", **change)
     with pytest.raises(ConfigurationError, match=reason):
         load_model(str(folder), load_settings())
+
+
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        ("vision_cfg", {"pool_type": "avg"}),
+        ("vision_cfg", {"attentional_pool": True}),
+        ("vision_cfg", {"head_width": 12}),
+        ("text_cfg", {"no_causal_mask": True}),
+        ("preprocess_cfg", {"resize_mode": "squash"}),
+    ],
+)
+def test_what_would_be_another_function_is_refused(stock, tmp_path, where, what):
+    folder = write(stock, tmp_path / "open")
+    file = folder / "open_clip_config.json"
+    told = json.loads(file.read_text())
+    (told if where in told else told["model_cfg"])[where].update(what)
+    file.write_text(json.dumps(told))
+    with pytest.raises(ConfigurationError, match="is of no plain CLIP"):
+        load_model(str(folder), load_settings())
+
+
+def test_tensors_beside_a_plain_clip_are_refused(stock, tmp_path):
+    folder = write(stock, tmp_path / "open")
+    file = folder / "open_clip_model.safetensors"
+    gamma = {"visual.transformer.resblocks.0.ls_1.gamma": torch.ones(32)}
+    save_file({**load_file(file), **gamma}, file)
+    with pytest.raises(ConfigurationError, match="beside a plain CLIP"):
+        load_model(str(folder), load_settings())
+
+
+def test_an_altered_conversion_is_made_anew(published, tmp_path):
+    made = as_transformers(published, tmp_path)
+    file = made / "model.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-4] + b"oops")
+    assert as_transformers(published, tmp_path) == made
+    assert file.read_bytes() == good
+
+
+def test_a_tokenizer_that_came_later_is_taken(stock, tmp_path):
+    folder = write(stock, tmp_path / "open")
+    before = as_transformers(folder, tmp_path / "cache")
+    (folder / "tokenizer.json").write_text("{}")
+    after = as_transformers(folder, tmp_path / "cache")
+    assert after != before
+    assert (after / "tokenizer.json").is_file()
+
+
+def test_weights_of_another_activation_are_refused(stock, published, tmp_path):
+    other = write(stock, tmp_path / "open", quick_gelu=False)
+    model = load_model(str(published), load_settings())
+    with pytest.raises(ConfigurationError, match="hidden_act is gelu, this model's is quick_gelu"):
+        harden(model.pipeline.encoder, other, "any")
 
 
 def test_pickles_are_refused(stock, tmp_path):

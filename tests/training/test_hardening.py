@@ -10,6 +10,7 @@ from service.config import load_settings
 from service.errors import ConfigurationError
 from service.models.hardened import harden
 from service.models.store import load_model
+from service.training.ground import Data, stand_on
 from service.training.hardening import Adversary, HardeningTask
 from tests.cli.conftest import run_fcs
 from tests.models import tiny_folders
@@ -83,6 +84,17 @@ def test_a_few_steps_make_the_attacked_loss_smaller(lite0, goal):
     assert losses[-1] < 0.9 * losses[0]
     classes = {"class@clean", "class@4/255"} if goal == "tecoa" else set()
     assert set(made.score(made.module)) == {"score", "cos@clean", "cos@4/255", *classes}
+
+
+def test_everything_before_the_classifier_is_trained(tmp_path):
+    """On the ground that runs stand on, whose encoder has fast ways back for frozen weights."""
+    for name in ("coffee.png", "chelsea.png"):
+        (tmp_path / name).write_bytes(locate(name).read_bytes())
+    ground = stand_on(load_settings(model="efficientnet-lite0-160"), Data((tmp_path,)), (0.25,))
+    made = HardeningTask("fare", ground.model.pipeline, scenes(1), SMALL, {})
+    made.loss(made.module, scenes(2), torch.Generator().manual_seed(0)).backward()
+    still = [name for name, one in made.module.named_parameters() if one.grad is None]
+    assert still == ["encoder.classifier.weight", "encoder.classifier.bias"]
 
 
 def test_an_encoder_without_a_classifier_has_no_tecoa(tmp_path):

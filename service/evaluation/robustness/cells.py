@@ -1,5 +1,6 @@
 """What a run writes: a JSON line for each picture under each attack and defence."""
 
+import errno
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -77,7 +78,9 @@ def append_line(file: Path, line: str) -> None:
     """Write a line at once, or those of two processes would mix."""
     opened = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(opened, line.encode() + b"\n")
+        whole = line.encode() + b"\n"
+        if os.write(opened, whole) != len(whole):
+            raise OSError(errno.ENOSPC, "a line was cut off", str(file))
     finally:
         os.close(opened)
 
@@ -86,4 +89,6 @@ def mend(file: Path) -> None:
     """Drop what was cut off while it was written, so that the next line is one of its own."""
     if file.exists() and not file.read_bytes().endswith(b"\n"):
         whole = file.read_bytes().rpartition(b"\n")[0]
-        file.write_bytes(whole + b"\n" if whole else b"")
+        part = file.with_suffix(".part")
+        part.write_bytes(whole + b"\n" if whole else b"")
+        part.replace(file)

@@ -1,16 +1,30 @@
 """What a robustness table is made of, as a YAML file says it."""
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ConfigurationError
 from service.evaluation.attacks.budget import Budget, Norm
 from service.evaluation.attacks.descent import Effort, Method
 
+# It names folders and rows: nothing that another row, or the original's attacks, are called.
+_NAME = r"^(?!(?:original|none|FS)$)[A-Za-z0-9][A-Za-z0-9._-]{0,31}$"
+
+
+def _encoder_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise ValueError(
+            "letters, digits, '.', '_' and '-' only, and neither original, none nor FS"
+        )
+    return name
+
+
+EncoderName = Annotated[str, AfterValidator(_encoder_name)]
 Smoothing = Literal["none", "FS", "FS+Mapper", "FS+Purifier", "FS+PSM"]
 Goal = Literal["displacement", "matching", "crops", "tokens"]
 Knows = Literal["encoder", "defence", "surrogates"]
@@ -24,7 +38,16 @@ class BudgetConfig(_Strict):
     """A ball; of l-infinity, epsilon is given in levels of 255."""
 
     norm: Norm
-    epsilon: Annotated[float, Field(gt=0)]
+    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> Self:
+        """By 8-bit pictures."""
+        if self.norm == "linf" and not (self.epsilon.is_integer() and self.epsilon <= 255):
+            raise ValueError("of linf, epsilon is a whole number of levels, 1 to 255")
+        if self.norm == "l2" and self.epsilon < 1 / 255:
+            raise ValueError("of l2, epsilon is at least 1/255, one level of one value")
+        return self
 
     def value(self) -> Budget:
         """In RGB of [0, 1], whatever the norm."""
@@ -116,19 +139,19 @@ class Config(_Strict):
     pictures: Path
     classes: Annotated[int, Field(ge=2)] = 10
     count: Annotated[int, Field(ge=2)]
-    sigma: Annotated[float, Field(gt=0)] = 0.25
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.25
     answer_samples: Annotated[int, Field(ge=1)] = 8
     estimation: Annotated[int, Field(ge=48)] = 200
     votes: Annotated[int, Field(ge=0)] = 0
     rescored: Annotated[int, Field(ge=40)] = 200
     sweep: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    encoders: dict[str, Path] = {}
+    encoders: dict[EncoderName, Path] = {}
     mappers: dict[Literal["FS+Mapper", "FS+PSM"], Path] = {}
     surrogates: tuple[str, ...] = ()
     defences: Annotated[tuple[DefenceConfig, ...], Field(min_length=1)]
     attacks: Annotated[tuple[AttackConfig, ...], Field(min_length=1)]
     budgets: Annotated[tuple[BudgetConfig, ...], Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @model_validator(mode="after")
     def _names_are_apart(self) -> Self:
@@ -137,6 +160,8 @@ class Config(_Strict):
             ("defences", [one.name for one in self.defences]),
             ("attacks", [one.key for one in self.attacks]),
             ("budgets", [one.name for one in self.budgets]),
+            ("sweep", [str(one) for one in self.sweep]),
+            ("surrogates", list(self.surrogates)),
         ):
             if twice := [name for name in names if names.count(name) > 1]:
                 raise ValueError(f"{field}: {twice[0]} is there twice")
@@ -160,6 +185,9 @@ class Config(_Strict):
     @model_validator(mode="after")
     def _surrogates_can(self) -> Self:
         for attack in self.attacks:
+            noisy = {one.name for one in self.defences if one.smoothing != "none"}
+            if attack.knows == "defence" and attack.defences and not noisy & {*attack.defences}:
+                raise ValueError(f"{attack.key}: none of its defences has anything more to know")
             if (attack.knows == "surrogates" or attack.ensemble) and not self.surrogates:
                 raise ValueError(f"{attack.key}: no surrogates are named")
             if attack.knows == "surrogates" and attack.goal == "tokens":
@@ -195,6 +223,8 @@ def load_config(named: str) -> Config:
     else:
         try:
             text = Path(named).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"{named} is not UTF-8: {error}") from error
         except OSError as error:
             raise ConfigurationError(
                 f"no config {named!r}: name a file, or one of {', '.join(shipped())}"

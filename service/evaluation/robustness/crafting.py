@@ -1,5 +1,6 @@
 """Attacked pictures, made once and kept as files: whoever is attacked alike shares them."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,18 +52,25 @@ class Crafter:
 
         Raises:
             RuntimeError: it is outside its budget, so its success would prove nothing.
+            ConfigurationError: what is there is of another picture, or outside its budget.
         """
+        ball: Budget = budget.value()
         file = self.folder / f"{self.knower}-{config.name}-{budget.name}" / f"{subject.name}.png"
         if file.exists():
-            return np.asarray(Image.open(file)).transpose(2, 0, 1).copy()
-        ball: Budget = budget.value()
+            with Image.open(file) as kept:
+                found = np.asarray(kept.convert("RGB")).transpose(2, 0, 1).copy()
+            if found.shape != subject.x.shape or not ball.holds(subject.x, found):
+                raise ConfigurationError(
+                    f"{file} is no attack of this picture within {budget.name}"
+                )
+            return found
         for seen in self.seen:  # whatever was made before, or by an earlier run
             seen.generator.manual_seed(self.seed)
         found = attack(subject.x, self._objective(subject, config), ball, config.effort, self.seed)
         if not ball.holds(subject.x, found):
             raise RuntimeError(f"{subject.name}: the attacked picture is outside {budget.name}")
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
+        part = file.with_suffix(f".{os.getpid()}.part")
         Image.fromarray(found.transpose(1, 2, 0)).save(part, "PNG")
         part.replace(file)
         return found

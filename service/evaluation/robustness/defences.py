@@ -19,7 +19,7 @@ from service.models.loaded import LoadedModel
 from service.models.package_parts import check_mapper
 from service.models.packages import Manifest
 from service.models.pipeline import Parts, Pipeline
-from service.models.psm import load_mapper
+from service.models.psm import Expected, check, load_mapper
 from service.models.sampler import Sampler, make_sampler
 from service.types import NoiseLevel, Stage
 
@@ -92,7 +92,7 @@ def defences(
         if encoder not in found:
             file = encoders[encoder] if encoder else None
             of_this = _with(model, file, manifest.encoder.sha256)
-            found[encoder] = _around(of_this, mappers, manifest)
+            found[encoder] = _around(of_this, mappers, manifest, sigma)
         if row.smoothing not in found[encoder]:
             raise ConfigurationError(
                 f"{model.name} has no {row.smoothing}; it has {', '.join(found[encoder])}"
@@ -120,7 +120,7 @@ def _with(model: LoadedModel, file: Path | None, digest: str) -> LoadedModel:
 
 
 def _around(
-    model: LoadedModel, mappers: Mapping[str, Path], manifest: Manifest
+    model: LoadedModel, mappers: Mapping[str, Path], manifest: Manifest, sigma: float
 ) -> dict[str, LoadedModel]:
     """By what stands around its encoder, the model."""
     rows = dict(variants(model))
@@ -132,8 +132,7 @@ def _around(
             raise ConfigurationError(f"{model.name} has no purifier for {smoothing}")
         mapper, part = load_mapper(file)
         check_mapper(file, mapper, part, whole.encoder, manifest)
-        if part.encoder != manifest.encoder.sha256:
-            raise ConfigurationError(f"{file} was trained for another encoder than {model.name}'s")
+        check(file, part, Expected(manifest.encoder.sha256, (sigma,), model.preprocessing))
         if part.purifier != (behind := None if purifier is None else model.psm["purifier"]):
             raise ConfigurationError(
                 f"{file} was trained behind the purifier {part.purifier}, {smoothing} has {behind}"

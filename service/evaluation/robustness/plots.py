@@ -20,7 +20,7 @@ def plot(
     """Draw all there is to draw into a folder; the files.
 
     - `curves.png`: class accuracy and targeted success against the distance that was reached
-    - `certified.png`: what is certified, and beneath which attack it was found to stay above it
+    - `certified.png`: what is certified, beneath what the worst attacks left
     - `samples.png`: class accuracy and seconds against n0, where a config sweeps it
     """
     files = [folder / "curves.png"]
@@ -73,7 +73,12 @@ def _curves(axes: Any, lines: Sequence[Line]) -> None:
 
 
 def _certified(axes: Any, lines: Sequence[Line], cells: Sequence[Cell]) -> None:
-    """Attacked above, certified below: where they cross, a certificate is wrong."""
+    """Attacked above, certified below.
+
+    The certified class is that of votes of single draws, the attacked one that of their mean; FCSB
+    is of the pictures that have one. So the curves stand beside each other, and it is the cells
+    that say whether a certificate was contradicted.
+    """
     defences = dict.fromkeys(cell.defence for cell in cells if cell.certified_radius is not None)
     for colour, name in enumerate(defences):
         own = [line for line in lines if line.defence == name and line.norm in {"l2", "none"}]

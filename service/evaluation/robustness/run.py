@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -28,13 +29,15 @@ from service.evaluation.robustness.identity import claim
 from service.evaluation.robustness.subjects import Subject, Subjects, subjects
 from service.evaluation.robustness.sweep import SAMPLES, SampleCell, append_sample, read_samples
 from service.evaluation.robustness.tasks import Tasks, tasks_of
-from service.evaluation.robustness.workers import share_out
+from service.evaluation.robustness.workers import end_with_parent, share_out
 from service.evaluation.stability.usefulness import confusion
 from service.models.noise import SEED_BYTES
+from service.models.packages import Manifest
 from service.models.store import load_model, resolve
 from service.types import Stage
 
 _NONE = "none"
+_TOLD_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ def run(settings: Settings, config: Config, folder: Path, workers: int) -> Found
     try:
         with FileLock(folder / ".lock", timeout=0):
             table = _Table(settings, config, folder)
-            claim(folder, config, table.revision)
+            claim(folder, config, table.revision, table.pictures, table.surrogates)
             mend(folder / RESULTS)
             mend(folder / SAMPLES)
             table.finish(workers)
@@ -86,7 +89,12 @@ def run(settings: Settings, config: Config, folder: Path, workers: int) -> Found
 
 def work(settings: Settings, config: Config, folder: Path, share: int, of: int) -> None:
     """One worker: every cell of pictures `share`, `share + of`, ... that is not there yet."""
-    _Table(settings, config, folder).do(share, of)
+    end_with_parent()
+    try:
+        _Table(settings, config, folder).do(share, of)
+    except ConfigurationError as error:
+        sys.stderr.write(f"fcs: {error}\n")
+        sys.exit(2)
 
 
 class _Table:
@@ -107,11 +115,24 @@ class _Table:
         self._subjects: Subjects = subjects(
             c.pictures, c.classes, c.count, model, settings.max_pixels, c.seed
         )
+        self.pictures = self._subjects.digest
+        self.surrogates = {name: self._surrogate(name, manifest) for name in c.surrogates}
+        if model.pipeline.encoder.shape is None and any(a.goal == "tokens" for a in c.attacks):
+            raise ConfigurationError(
+                f"{model.name}: attacks after tokens want a token map, its feature is one vector"
+            )
         self._tasks: Tasks = tasks_of(model, self._subjects.classes)
         self._crafters: dict[tuple[str, int], Crafter] = {}
         self._surrogates: tuple[Seen, ...] = ()
         self._certificates: dict[tuple[str, str], Certified] = {}
         self._done: set[tuple[str, ...]] = set()
+
+    def _surrogate(self, name: str, own: Manifest) -> str:
+        """Digest of its weights, before hours are spent; the model itself is no black box."""
+        found = resolve(name, self._settings.model_copy(update={"model": name})).encoder.sha256
+        if found == own.encoder.sha256:
+            raise ConfigurationError(f"surrogate {name!r} is the model's own encoder")
+        return found
 
     def finish(self, workers: int) -> None:
         """Every cell that is not there yet, in so many processes."""
@@ -127,14 +148,19 @@ class _Table:
             if done() == wanted:
                 return
 
+            told = time.monotonic()
+
             def tick() -> None:
-                progress.update(task, completed=done())
+                nonlocal told
+                if time.monotonic() - told > _TOLD_EVERY_S:  # reading all lines takes its time
+                    progress.update(task, completed=done())
+                    told = time.monotonic()
 
             if workers == 1:
                 self.do(0, 1, tick)
             else:
                 share_out(work, self._settings, self._config, self._folder, workers, tick)
-            tick()
+            progress.update(task, completed=done())
 
     def do(self, share: int, of: int, tick: Callable[[], None] = lambda: None) -> None:
         """Every cell of a share of the pictures that is not there yet."""

@@ -54,6 +54,15 @@ class Subjects:
         """All that an answer may choose among."""
         return (*self.kinds, self.target_kind)
 
+    @property
+    def digest(self) -> str:
+        """Of every picture, its kind and its target."""
+        told = hashlib.sha256(repr((self.kinds, self.target_kind)).encode())
+        for one in self.pictures:
+            told.update(f"{one.name}\0{one.kind}\0".encode())
+            told.update(one.x.tobytes() + one.target.tobytes())
+        return told.hexdigest()
+
 
 def subjects(
     folder: Path, classes: int, count: int, model: LoadedModel, most_pixels: int, seed: int

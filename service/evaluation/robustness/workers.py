@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -9,6 +10,19 @@ from pathlib import Path
 from service.config import Settings
 from service.errors import ConfigurationError
 from service.evaluation.robustness.config import Config
+
+
+def end_with_parent() -> None:
+    """End this worker as soon as the process that started it has ended, however that was."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
 
 Work = Callable[[Settings, Config, Path, int, int], None]
 _TICK = 2.0
@@ -52,11 +66,13 @@ def share_out(
             tick()
             if any(process.exitcode for process in processes):
                 break
+        failed = [process.exitcode for process in processes if process.exitcode]
     finally:
         for process in processes:
             process.terminate()
             process.join()
-    if failed := [process.exitcode for process in processes if process.exitcode]:
+    if failed:
         raise ConfigurationError(
-            f"a worker ended with {failed[0]}; what is done is kept, the same command goes on"
+            f"a worker ended with {failed[0]}; what it said is above, what is done is kept, and the"
+            " same command goes on"
         )

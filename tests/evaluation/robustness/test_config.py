@@ -44,6 +44,16 @@ def test_an_epsilon_of_the_maximum_norm_is_in_levels(tmp_path):
             SMALL.replace("smoothing: none}", "smoothing: FS, encoder: X}"),
             "no encoder 'X' is named",
         ),
+        (SMALL.replace("epsilon: 8", "epsilon: 0.5"), "a whole number of levels"),
+        (SMALL.replace("epsilon: 0.5", "epsilon: 0.001"), "at least 1/255"),
+        (SMALL.replace("epsilon: 8", "epsilon: .inf"), "finite number"),
+        ("sweep: [2, 2]" + SMALL, "sweep: 2 is there twice"),
+        ("encoders: {original: a}" + SMALL, "neither original, none nor FS"),
+        ("encoders: {../up: a}" + SMALL, "letters, digits"),
+        (
+            SMALL.replace("matching}", "matching, knows: defence, defences: [none]}"),
+            "none of its defences has anything more",
+        ),
         (
             SMALL.replace("goal: matching", "goal: matching, knows: surrogates"),
             "no surrogates are named",

@@ -2,12 +2,21 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from service.config import load_settings
+from service.evaluation.robustness.config import AttackConfig, BudgetConfig, DefenceConfig
+from service.evaluation.robustness.crafting import Crafter
+from service.evaluation.robustness.defences import defences, plain, surrogate
 from service.evaluation.robustness.subjects import subjects
 from service.models.mapper import Mapper, MapperConfig, shape_for
 from service.models.psm import Part, config_of, write_part
@@ -57,10 +66,11 @@ def evaluate(ground, out="run", config="small.yaml", workers=1):
     )  # fmt: skip
 
 
-def write_mapper(folder, model, manifest):
-    """Of token maps of this model, as training leaves one before its first step."""
+def write_mapper(folder, model, manifest, gain=0.0):
+    """Of token maps of this model, as training leaves one before its first step, or moved."""
     dimensions, grid = shape_for(model.pipeline.encoder)
     module = Mapper(MapperConfig(dimensions, grid, width=8, depth=1, heads=2, embedding=8))
+    torch.nn.init.normal_(module.leave.weight, std=gain) if gain else None
     part = Part(
         kind="mapper", config=config_of(module), encoder=manifest.encoder.sha256, sigmas=(0.25,),
         size=model.preprocessing.size, training={},
@@ -198,6 +208,18 @@ def test_a_black_box_attacker_differentiates_the_surrogates_alone(ground):
     (ground / "black.yaml").write_text(config)
     ended = evaluate(ground, out="black", config="black.yaml")
     assert ended.returncode == 0, ended.stderr
+    settings = load_settings()
+    own, other = (load_model(str(ground / name), settings) for name in ("llava", "vit"))
+    found = subjects(ground / "set", 2, 3, own, 10**6, 0).pictures[0]
+    budget, attack = BudgetConfig(norm="linf", epsilon=4), AttackConfig(goal="matching", steps=2)
+    for seen, same in ((surrogate(other), True), (surrogate(own), False)):
+        crafter = Crafter(ground / f"again-{same}", "x", (seen,), None, 0)
+        made = crafter.craft(found, attack, budget)
+        kept = (
+            ground / "black" / "pictures" / "surrogates-matching-pgd-linf-4" / f"{found.name}.png"
+        )
+        with Image.open(kept) as picture:
+            assert np.array_equal(np.asarray(picture).transpose(2, 0, 1), made) is same
     folders = {path.parent.name for path in (ground / "black" / "pictures").rglob("*.png")}
     assert folders == {
         f"{name}-{size}"
@@ -208,6 +230,87 @@ def test_a_black_box_attacker_differentiates_the_surrogates_alone(ground):
         json.loads(line) for line in (ground / "black" / "cells.jsonl").read_text().splitlines()
     ]
     assert {cell["knows"] for cell in told} == {"none", "encoder", "surrogates"}
+
+
+def test_the_model_itself_is_no_black_box(ground):
+    text = (ground / "black.yaml").read_text()
+    (ground / "self.yaml").write_text(text.replace(str(ground / "vit"), str(ground / "llava")))
+    refused = evaluate(ground, out="self", config="self.yaml")
+    assert refused.returncode == 2
+    assert "is the model's own encoder" in refused.stderr
+
+
+def test_an_adaptive_attacker_differentiates_noise_and_mapper(ground):
+    settings = load_settings()
+    model, manifest = (made(str(ground / "llava"), settings) for made in (load_model, resolve))
+    write_mapper(ground / "seen", model, manifest, gain=1.0)
+    files = {"FS+Mapper": ground / "seen" / "mapper.safetensors"}
+    rows = tuple(DefenceConfig(smoothing=name) for name in ("none", "FS", "FS+Mapper"))
+    none, noisy, mapped = defences(model, manifest, rows, {}, files, 0.25, 4)
+    levels = torch.full((1, 3, 32, 32), 99.0)
+    with torch.no_grad():
+        bare = none.seen(3, 0)(levels)
+        assert torch.equal(bare, plain(noisy)(levels))
+        one, again, other = (row.seen(3, seed)(levels) for row, seed in
+                             ((noisy, 0), (noisy, 0), (noisy, 1)))  # fmt: skip
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
+        assert not torch.equal(one, mapped.seen(3, 0)(levels))
+
+
+def test_an_attacked_picture_that_is_none_of_this_one_is_refused(ground, ended):
+    shutil.copytree(ground / "run", ground / "mixed")
+    file = next((ground / "mixed" / "pictures").rglob("*linf-4/*.png"))
+    Image.new("RGB", (32, 32)).save(file)
+    (ground / "mixed" / "cells.jsonl").unlink()
+    refused = evaluate(ground, out="mixed")
+    assert refused.returncode == 2
+    assert "is no attack of this picture within linf-4" in refused.stderr
+
+
+def test_other_pictures_under_the_same_names_are_another_run(ground, ended):
+    file = next((ground / "set").rglob("0.png"))
+    kept = file.read_bytes()
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(file)
+    refused = evaluate(ground)
+    file.write_bytes(kept)
+    assert refused.returncode == 2
+    assert "`pictures` of the config is not what it was" in refused.stderr
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_folder_of_another_version_is_told(ground, ended, text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    refused = evaluate(ground, out=tmp_path)
+    assert refused.returncode == 2
+    assert "of another version" in refused.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_whoever_started_them(ground, number, tmp_path):
+    command = [
+        sys.executable, "-m", "service", "evaluate", "robustness", "--config",
+        str(ground / "small.yaml"), "--out", str(tmp_path), "--workers", "2",
+    ]  # fmt: skip
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    workers = []
+    while len(workers) < 3 and parent.poll() is None:  # two, and what tracks their resources
+        workers = children.read_text().split()
+        time.sleep(0.02)
+    parent.send_signal(number)
+    parent.communicate(timeout=60)
+    until = time.monotonic() + 30
+    while any(alive(worker) for worker in workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(alive(worker) for worker in workers)
+
+
+def alive(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_model_with_a_text_tower_alone_is_asked_for_the_class(ground):
@@ -230,7 +333,7 @@ def test_a_model_with_a_text_tower_alone_is_asked_for_the_class(ground):
     (ground / "clip.yaml").write_text(small)  # whose feature is one vector, and has no tokens
     refused = evaluate(ground, out="no-tokens", config="clip.yaml")
     assert refused.returncode == 2
-    assert "the model's feature is no token map" in refused.stderr
+    assert "attacks after tokens want a token map" in refused.stderr
 
 
 def test_another_config_wants_another_folder(ground, ended):
