@@ -58,7 +58,8 @@ def _told(
 ) -> dict[str, Any]:
     """All that decides a cell: what all share, and by name what some do."""
     plain = config.model_dump(mode="json")
-    shared = {name: value for name, value in plain.items() if name not in _FREE}
+    by_digest = "pictures", "surrogates"
+    shared = {name: value for name, value in plain.items() if name not in (*_FREE, *by_digest)}
     return {
         "revision": revision,
         "shared": {**shared, "pictures": pictures, "surrogates": dict(surrogates)},
