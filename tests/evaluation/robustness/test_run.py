@@ -278,16 +278,7 @@ def test_other_pictures_under_the_same_names_are_another_run(ground, ended):
     assert "`pictures` of the config is not what it was" in refused.stderr
 
 
-@pytest.mark.parametrize("text", ["{", "{}", "[]"])
-def test_a_folder_of_another_version_is_told(ground, ended, text, tmp_path):
-    (tmp_path / "config.json").write_text(text)
-    refused = evaluate(ground, out=tmp_path)
-    assert refused.returncode == 2
-    assert "of another version" in refused.stderr
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_whoever_started_them(ground, number, tmp_path):
+def test_workers_end_with_whoever_started_them(ground, tmp_path):
     command = [
         sys.executable, "-m", "service", "evaluate", "robustness", "--config",
         str(ground / "small.yaml"), "--out", str(tmp_path), "--workers", "2",
@@ -298,7 +289,7 @@ def test_workers_end_with_whoever_started_them(ground, number, tmp_path):
     while len(workers) < 3 and parent.poll() is None:  # two, and what tracks their resources
         workers = children.read_text().split()
         time.sleep(0.02)
-    parent.send_signal(number)
+    parent.send_signal(signal.SIGKILL)  # which nothing can be done about
     parent.communicate(timeout=60)
     until = time.monotonic() + 30
     while any(alive(worker) for worker in workers) and time.monotonic() < until:
@@ -334,14 +325,6 @@ def test_a_model_with_a_text_tower_alone_is_asked_for_the_class(ground):
     refused = evaluate(ground, out="no-tokens", config="clip.yaml")
     assert refused.returncode == 2
     assert "attacks after tokens want a token map" in refused.stderr
-
-
-def test_another_config_wants_another_folder(ground, ended):
-    text = (ground / "small.yaml").read_text()
-    (ground / "other.yaml").write_text(text.replace("count: 3", "count: 2"))
-    refused = evaluate(ground, config="other.yaml")
-    assert refused.returncode == 2
-    assert "`count` of the config is not what it was" in refused.stderr
 
 
 def test_another_arrangement_of_the_model_wants_another_folder(ground, ended):
