@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from service.models.label_sets import LabelSet
-from service.models.pipeline import Pipeline
+from service.models.pipeline import Parts, Pipeline
 from service.models.platform import describe
 from service.types import LabelSetInfo, ModelInfo, Preprocessing, Space, Tuning
 
@@ -55,6 +55,12 @@ class LoadedModel:
         """The same in half the batch size, which is another function in the last bits."""
         size = max(1, self.batch_size // 2)
         return replace(self, batch_size=size, revision=self.revision_at(size))
+
+    def around(self, parts: Parts) -> "LoadedModel":
+        """The same with other parts: for what is compared or attacked, never served."""
+        own = self.pipeline
+        how = self.preprocessing, own.device, own.dtype, own.memory_format
+        return replace(self, pipeline=Pipeline(parts, *how))
 
     @property
     def clean_samples(self) -> int:

@@ -141,7 +141,6 @@ def as_transformers(folder: Path, cache: Path) -> Path:
     """
     if not is_open_clip(folder):
         return folder
-    config, weights = _read(folder)
     sources = [folder / name for name in (CONFIG, WEIGHTS, *_TOKENIZER)]
     told = hashlib.sha256(str(_CONVERSION).encode())
     for file in sources:
@@ -150,7 +149,7 @@ def as_transformers(folder: Path, cache: Path) -> Path:
     if not _is_whole(target):
         try:
             shutil.rmtree(target, ignore_errors=True)
-            _write(target, folder, config, weights)
+            _write(target, folder, *_read(folder))
         except OSError as error:
             raise ConfigurationError(
                 f"the converted weights cannot be kept in {cache}: {error}; name a folder that can"

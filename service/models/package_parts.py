@@ -43,21 +43,30 @@ def load_parts(
         file = _part_file(manifest, psm.mapper, stores)
         mapper, part = load_mapper(file)
         check(file, part, expected)
-        check_mapper(file, mapper, part, encoder, manifest)
-        if part.purifier != digest:
-            raise ConfigurationError(
-                f"{file} was trained behind the purifier {part.purifier}, this package has {digest}"
-            )
+        check_mapper(file, mapper, part, encoder, manifest, digest)
     return purifier, mapper
 
 
 def check_mapper(
-    file: Path, mapper: Mapper, part: Part, encoder: Encoder, manifest: Manifest
+    file: Path,
+    mapper: Mapper,
+    part: Part,
+    encoder: Encoder,
+    manifest: Manifest,
+    purifier: str | None,
 ) -> None:
-    """Refuse a mapper of other features than this encoder's.
+    """Refuse a mapper of other features than these.
+
+    Args:
+        file: of the mapper.
+        mapper: loaded from it.
+        part: what it says of itself.
+        encoder: whose features are mapped.
+        manifest: of its package.
+        purifier: digest of the one in front of it; None: none.
 
     Raises:
-        ConfigurationError: of another shape, or behind another projector.
+        ConfigurationError: of another shape, or behind another projector or purifier.
     """
     (wide, grid), wanted = (mapper.config.dimensions, mapper.config.grid), shape_for(encoder)
     if (wide, grid) != wanted:
@@ -66,11 +75,14 @@ def check_mapper(
             f" {_in_words(*wanted)}"
         )
     projector = None if manifest.answerer is None else manifest.answerer.projector.sha256
-    if part.projector != projector:
-        raise ConfigurationError(
-            f"{file} was trained behind the projector {part.projector}, this package has"
-            f" {projector}"
-        )
+    for what, trained, here in (
+        ("projector", part.projector, projector),
+        ("purifier", part.purifier, purifier),
+    ):
+        if trained != here:
+            raise ConfigurationError(
+                f"{file} was trained behind the {what} {trained}, this package has {here}"
+            )
 
 
 def _in_words(dimensions: int, grid: tuple[int, int] | None) -> str:

@@ -79,7 +79,8 @@ class HardeningTask:
         if goal == "tecoa" and rows is None:
             raise ConfigurationError("TeCoA wants an encoder with a classifier; this one has none")
         self._rows = None if rows is None else functional.normalize(rows.float())
-        self._temperature = 1.0 if rows is None else self._own_temperature(rows.float())
+        if self._rows is not None and rows is not None and goal == "tecoa":
+            self._temperature = self._own_temperature(rows.float())
         self.identity = {**about, "goal": goal, "adversary": asdict(adversary)}
 
     def loss(self, module: nn.Module, levels: Tensor, noise: torch.Generator) -> Tensor:

@@ -60,6 +60,4 @@ class Seen:
 
 def bare(model: LoadedModel) -> Pipeline:
     """The model's encoder without purifier and mapper: what a plain attacker knows."""
-    own = model.pipeline
-    parts = Parts(own.encoder)
-    return Pipeline(parts, model.preprocessing, own.device, own.dtype, own.memory_format)
+    return model.around(Parts(model.pipeline.encoder)).pipeline

@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 RESULTS = "cells.jsonl"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,18 @@ class Cell:
 
 def read_cells(folder: Path) -> list[Cell]:
     """All finished cells of a run; a line that was cut off by a kill is left out."""
-    file = folder / RESULTS
-    cells = []
+    return read_lines(folder / RESULTS, Cell)
+
+
+def read_lines(file: Path, make: Callable[..., T]) -> list[T]:
+    """What each line of a file is the fields of; none of one that is not there."""
+    found = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         try:
-            cells.append(Cell(**json.loads(line)))
+            found.append(make(**json.loads(line)))
         except (json.JSONDecodeError, TypeError):
             continue
-    return cells
+    return found
 
 
 def append(folder: Path, cell: Cell) -> None:

@@ -1,7 +1,7 @@
 """The rows of the table: what is served, and what an attacker of it differentiates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from service.models.hardened import harden
 from service.models.loaded import LoadedModel
 from service.models.package_parts import check_mapper
 from service.models.packages import Manifest
-from service.models.pipeline import Parts, Pipeline
+from service.models.pipeline import Parts
 from service.models.psm import Expected, check, load_mapper
 from service.models.sampler import Sampler, make_sampler
 from service.types import NoiseLevel, Stage
@@ -116,7 +116,7 @@ def _with(model: LoadedModel, file: Path | None, digest: str) -> LoadedModel:
     if file is None:
         return model
     whole = model.pipeline
-    return _piped(model, Parts(harden(whole.encoder, file, digest), whole.purifier, whole.mapper))
+    return model.around(Parts(harden(whole.encoder, file, digest), whole.purifier, whole.mapper))
 
 
 def _around(
@@ -131,20 +131,11 @@ def _around(
         if smoothing == "FS+PSM" and purifier is None:
             raise ConfigurationError(f"{model.name} has no purifier for {smoothing}")
         mapper, part = load_mapper(file)
-        check_mapper(file, mapper, part, whole.encoder, manifest)
+        behind = None if purifier is None else model.psm["purifier"]
+        check_mapper(file, mapper, part, whole.encoder, manifest, behind)
         check(file, part, Expected(manifest.encoder.sha256, (sigma,), model.preprocessing))
-        if part.purifier != (behind := None if purifier is None else model.psm["purifier"]):
-            raise ConfigurationError(
-                f"{file} was trained behind the purifier {part.purifier}, {smoothing} has {behind}"
-            )
-        rows[smoothing] = _piped(model, Parts(whole.encoder, purifier, mapper))
+        rows[smoothing] = model.around(Parts(whole.encoder, purifier, mapper))
     return rows
-
-
-def _piped(model: LoadedModel, parts: Parts) -> LoadedModel:
-    own = model.pipeline
-    how = model.preprocessing, own.device, own.dtype, own.memory_format
-    return replace(model, pipeline=Pipeline(parts, *how))
 
 
 def surrogate(model: LoadedModel) -> Seen:

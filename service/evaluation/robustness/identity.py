@@ -77,11 +77,11 @@ def _parts(config: Config, defence: DefenceConfig) -> dict[str, str]:
     return {
         "smoothing": defence.smoothing,
         "encoder": "own" if encoder is None else weights_digest(encoder),
-        "mapper": "own" if mapper is None else part_digest(mapper),
+        "mapper": "own" if mapper is None else _digest(mapper),
     }
 
 
-def part_digest(file: Path) -> str:
+def _digest(file: Path) -> str:
     """Of a part's file.
 
     Raises:

@@ -78,6 +78,12 @@ def run(settings: Settings, config: Config, folder: Path, workers: int) -> Found
             table.finish(workers)
             found = {cell.key: cell for cell in read_cells(folder)}
             samples = {cell.key: cell for cell in read_samples(folder)}
+            missing = {*table.cells()} - found.keys(), {*table.samples()} - samples.keys()
+            if any(missing):
+                raise ConfigurationError(
+                    f"{folder}: {len(missing[0]) + len(missing[1])} lines cannot be read; the same"
+                    " command makes them anew"
+                )
             return Found(
                 [found[key] for key in table.cells()],
                 [samples[key] for key in table.samples()],

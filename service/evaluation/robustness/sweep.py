@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from service.evaluation.robustness.cells import append_line
+from service.evaluation.robustness.cells import append_line, read_lines
 
 SAMPLES = "samples.jsonl"
 
@@ -32,14 +32,7 @@ class SampleCell:
 
 def read_samples(folder: Path) -> list[SampleCell]:
     """All that a run has; a line that was cut off by a kill is left out."""
-    file = folder / SAMPLES
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        try:
-            found.append(SampleCell(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            continue
-    return found
+    return read_lines(folder / SAMPLES, SampleCell)
 
 
 def append_sample(folder: Path, cell: SampleCell) -> None:

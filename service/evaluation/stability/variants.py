@@ -1,10 +1,9 @@
 """The rows of the comparison: the same encoder with and without its purifier and mapper."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from service.models.loaded import LoadedModel
-from service.models.pipeline import Parts, Pipeline
+from service.models.pipeline import Parts
 
 
 def variants(model: LoadedModel) -> Iterator[tuple[str, LoadedModel]]:
@@ -21,9 +20,4 @@ def variants(model: LoadedModel) -> Iterator[tuple[str, LoadedModel]]:
         if parts in seen:
             continue
         seen.append(parts)
-        yield name, replace(model, pipeline=_pipeline(model, parts))
-
-
-def _pipeline(model: LoadedModel, parts: Parts) -> Pipeline:
-    own = model.pipeline
-    return Pipeline(parts, model.preprocessing, own.device, own.dtype, own.memory_format)
+        yield name, model.around(parts)
