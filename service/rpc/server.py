@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 
 from service.core import Core
 from service.errors import ConfigurationError
+from service.rpc.doorway import Doorway
 from service.rpc.generated import fcs_pb2
 from service.rpc.servicer import FcsServicer, handlers
 
@@ -33,11 +34,12 @@ class RpcServer:
         # status would say "try again", only what is far over it.
         limit = 2 * core.settings.max_body_bytes
         self._server = grpc.aio.server(
+            interceptors=[Doorway()],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-            ]
+            ],
         )
         self._server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
         self._health = health.aio.HealthServicer()
