@@ -8,7 +8,7 @@ On the core's event loop; `service.speaking` decodes on threads of its own.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -28,6 +28,7 @@ from service.models.answerer.prompt import Prompt
 from service.models.loaded import LoadedModel
 from service.polling import Poll
 from service.reservations import Reservations
+from service.serving import Serving
 from service.speaking import Saying, Speaker, Spoken
 from service.types import (
     Accepted,
@@ -53,18 +54,15 @@ Told = Callable[[Said | Event], None]
 class Sampler(Protocol):
     """What an answer needs of the core: pictures in, certified features out."""
 
-    @property
-    def loaded(self) -> Mapping[str, LoadedModel]:
-        """Every model, by name."""
-
-    def model_of(self, request: EmbedRequest) -> LoadedModel:
-        """The model that a request is for; unavailable or invalid, where there is none."""
+    def model_of(self, serving: Serving, request: EmbedRequest) -> LoadedModel:
+        """The model that a request is for; invalid, where there is none."""
 
     def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
         """The sampling of a request, checked."""
 
     async def sample(
         self,
+        serving: Serving,
         request: EmbedRequest,
         *,
         make_watch: Callable[[], Watch] | None = None,
@@ -83,7 +81,6 @@ class Asker:
         metrics: of the core.
         reservations: of the core.
         sampler: the core.
-        speakers: of the models that have a language, by name; filled when they are loaded.
     """
 
     def __init__(
@@ -92,15 +89,17 @@ class Asker:
         metrics: Metrics,
         reservations: Reservations,
         sampler: Sampler,
-        speakers: Mapping[str, Speaker],
     ) -> None:
         self._settings, self._metrics = settings, metrics
-        self._reservations, self._sampler, self._speakers = reservations, sampler, speakers
+        self._reservations, self._sampler = reservations, sampler
 
-    async def answer(self, request: AnswerRequest, told: Told | None = None) -> AnswerResult:
+    async def answer(
+        self, serving: Serving, request: AnswerRequest, told: Told | None = None
+    ) -> AnswerResult:
         """What a model with a language says about pictures, and what is certified of its features.
 
         Args:
+            serving: leased for as long as this takes.
             request: from a transport.
             told: called on the event loop when the request is accepted, and with each new piece of
                 the answer's text.
@@ -109,19 +108,19 @@ class Asker:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         arrived = time.monotonic()
-        loaded = list(self._sampler.loaded.values())
+        loaded = list(serving.models.values())
         wanted = answering.sampling(request, loaded, self._settings)
-        model = self._sampler.model_of(wanted)
+        model = self._sampler.model_of(serving, wanted)
         answerer = answering.language_of(model, loaded)
         plan = self._sampler.plan(wanted, model)
         limit = admission.timeout_s(wanted, self._settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
         answering.check_prompt(prompt, answerer, self._settings)
-        asked = _Asked(request, wanted, model, answerer, prompt, plan, told)
+        asked = _Asked(serving, request, wanted, model, answerer, prompt, plan, told)
         if request.choices:
             ballot = voting.ballot(request, answerer, prompt, plan, self._settings)
             held = voting.memory(ballot, prompt.pictures, model.pipeline.dimensions)
-            each = self._speakers[model.name].seconds_per_vote
+            each = asked.speaker.seconds_per_vote
             with (
                 self._reservations.answer(),
                 self._reservations.memory(held),
@@ -147,7 +146,7 @@ class Asker:
         self, asked: "_Asked", generation: Generation, again: EmbedRequest
     ) -> "_Answered":
         """In the language's own words."""
-        name, prompt = asked.model.name, asked.prompt
+        prompt = asked.prompt
         saying = Saying(prompt, generation)
         if asked.told is not None:
             loop, told = asyncio.get_running_loop(), asked.told
@@ -155,7 +154,7 @@ class Asker:
         shown = Shown(asked.answerer, prompt.pictures)
 
         async def speak() -> Spoken:
-            (spoken,) = await self._said(name, shown, [saying])
+            (spoken,) = await self._said(asked, shown, [saying])
             return spoken
 
         main = self._sampled(asked, asked.wanted, shown, speak, asked.listener)
@@ -164,7 +163,7 @@ class Asker:
             return result, shown, spoken, None
         others = [Saying(prompt, generation) for _ in range(asked.request.stability_draws)]
         apart = Shown(asked.answerer, len(again.images))
-        beside = self._sampled(asked, again, apart, lambda: self._said(name, apart, others), None)
+        beside = self._sampled(asked, again, apart, lambda: self._said(asked, apart, others), None)
         (result, spoken), (_, said) = await both(main, beside)
         stable = answering.stability(spoken.text, [one.text for one in said])
         return result, shown, spoken, stable
@@ -192,7 +191,9 @@ class Asker:
     async def _voted(self, asked: "_Asked", ballot: Ballot) -> tuple[EmbedResult, list[int]]:
         """Draws of their own, and the choice of each."""
         wanted = voting.voters(asked.wanted, ballot)
-        result, sampled = await self._sampler.sample(wanted, make_watch=Draws, party=asked)
+        result, sampled = await self._sampler.sample(
+            asked.serving, wanted, make_watch=Draws, party=asked
+        )
         return result, await self._polled(asked, ballot, Views(asked.answerer, sampled))
 
     async def _sampled(
@@ -212,18 +213,20 @@ class Asker:
             await ready
             return await then()
 
-        sampling = self._sampler.sample(wanted, listener=listener, shown=shown, party=asked)
+        sampling = self._sampler.sample(
+            asked.serving, wanted, listener=listener, shown=shown, party=asked
+        )
         (result, _), done = await both(sampling, beside())
         return result, done
 
-    async def _said(self, model: str, shown: Shown, sayings: list[Saying]) -> list[Spoken]:
+    async def _said(self, asked: "_Asked", shown: Shown, sayings: list[Saying]) -> list[Spoken]:
         """Answers, each of as many of the pictures shown."""
         maps = shown.maps
         each = len(maps) // len(sayings)
         try:
             for i, saying in enumerate(sayings):
                 saying.maps = maps[i * each : (i + 1) * each]
-                self._speakers[model].say(saying)
+                asked.speaker.say(saying)
             return await asyncio.gather(*(asyncio.wrap_future(one.future) for one in sayings))
         finally:
             for saying in sayings:
@@ -235,7 +238,7 @@ class Asker:
         """The choice for each of what is shown."""
         poll = Poll(asked.prompt, ballot.tokens, shown)
         try:
-            self._speakers[asked.model.name].ask(poll)
+            asked.speaker.ask(poll)
             return await asyncio.wrap_future(poll.future)
         finally:
             poll.future.cancel()
@@ -248,6 +251,7 @@ _Answered = tuple[EmbedResult, Shown, Spoken, Stability | Vote | None]
 class _Asked:
     """A request, admitted: what is asked of which model, and how its pictures are sampled."""
 
+    serving: Serving
     request: AnswerRequest
     wanted: EmbedRequest
     model: LoadedModel
@@ -255,6 +259,11 @@ class _Asked:
     prompt: Prompt
     plan: SamplingPlan
     told: Told | None
+
+    @property
+    def speaker(self) -> Speaker:
+        """Of the model's language."""
+        return self.serving.speakers[self.model.name]
 
     @property
     def listener(self) -> Listener | None:

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_runtime_path
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("fcs-serve"))
     signing_key: Path | None = Field(
         None, description="PEM of the Ed25519 key of receipts; None: made once, in cache_dir/keys"
+    )
+    control_socket: Path | None = Field(
+        None,
+        description="Unix socket of `fcs models activate`; None: PORT.sock in the user's runtime"
+        " folder",
     )
     allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
 
@@ -154,6 +159,11 @@ class Settings(BaseSettings):
         if len(self.default_radii) > self.max_radii:
             raise ValueError("default_radii has more than max_radii entries")
         return self
+
+
+def default_control_socket(port: int) -> Path:
+    """Where the service on this REST port listens to its operator, unless the settings say."""
+    return user_runtime_path("fcs-serve") / f"{port}.sock"
 
 
 def encoder_settings(model: str | None) -> Settings:

@@ -7,11 +7,13 @@ bring the samples' results back. A caller that is cancelled or times out takes i
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,19 +26,13 @@ from service.attempt import Watch
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
-from service.errors import (
-    ConfigurationError,
-    invalid,
-    shown,
-    unavailable,
-)
+from service.errors import invalid, shown, unavailable
 from service.fleet import Fleet
 from service.following import Following, Listener
 from service.forecast import Forecast
 from service.information import service_info
 from service.job import Job, JobResult, Progress
 from service.metrics import Metrics
-from service.models.catalogue import load_models
 from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES, picture_seed
 from service.models.platform import device_memory
@@ -45,7 +41,7 @@ from service.pictures.preprocess import check_size, preprocess
 from service.receipts.receipt import with_receipts
 from service.receipts.signing import Signer
 from service.reservations import Reservations
-from service.speaking import Speaker
+from service.serving import Changed, Serving, first_serving
 from service.types import (
     AnswerRequest,
     AnswerResult,
@@ -55,13 +51,16 @@ from service.types import (
     EmbedRequest,
     EmbedResult,
     Event,
+    ModelInfo,
     Said,
     SamplingPlan,
     ServiceInfo,
 )
 from service.waiting import within
 
+T = TypeVar("T")
 _DECODERS = 2
+_RETIRE_POLL_S = 0.05
 
 
 class State(Enum):
@@ -104,17 +103,18 @@ class Core:
         self._measure = measure
         self.metrics = metrics or Metrics(__version__)
         self._state = State.STARTING
-        self._models: dict[str, LoadedModel] = {}
-        self._default = ""
-        self._fleet: Fleet | None = None
-        self._speakers: dict[str, Speaker] = {}
+        self._servings: list[Serving] = []  # the present one last; the others end with their work
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._reservations = Reservations(
             settings,
-            pending_samples=lambda: self._fleet.pending_samples if self._fleet else 0,
-            forecast=Forecast(lambda: self._fleet.computed_per_second if self._fleet else 0.0),
+            pending_samples=lambda: sum(one.fleet.pending_samples for one in self._servings),
+            forecast=Forecast(
+                lambda: self._servings[-1].fleet.computed_per_second if self._servings else 0.0
+            ),
         )
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
-        self._asker = Asker(settings, self.metrics, self._reservations, self, self._speakers)
+        self._asker = Asker(settings, self.metrics, self._reservations, self)
         # One BLAS thread: statistics share the cores with the device thread, and spinning pools
         # of several threads stall each other.
         self._blas = threadpool_limits(limits=1, user_api="blas")
@@ -125,7 +125,9 @@ class Core:
         Raises:
             ConfigurationError: a model that cannot be loaded.
         """
-        await asyncio.to_thread(self._load)
+        first = await asyncio.to_thread(first_serving, self.settings, self.metrics, self._measure)
+        self._servings.append(first)
+        self._tell_metrics()
         self._state = State.READY
 
     async def drain(self) -> None:
@@ -133,20 +135,18 @@ class Core:
         if self._state is State.STOPPED:
             return
         self._state = State.DRAINING
-        if self._fleet is not None:
-            until = time.monotonic() + self.settings.drain_ms / 1000
-            while self._reservations.busy and time.monotonic() < until:
-                await asyncio.sleep(0.02)
-            await asyncio.to_thread(self._fleet.stop)
-        for speaker in self._speakers.values():
-            await asyncio.to_thread(speaker.stop)
+        until = time.monotonic() + self.settings.drain_ms / 1000
+        while self._reservations.busy and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        for serving in self._servings:
+            await asyncio.to_thread(serving.stop)
         self._state = State.STOPPED
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def health(self) -> Health:
         """Ready for new work; alive unless every device is lost, when only a restart helps."""
-        if self._fleet is not None and (fault := self._fleet.fault) is not None:
-            return Health(False, not self._fleet.lost, fault)
+        if self._servings and (fault := self._servings[-1].fleet.fault) is not None:
+            return Health(False, not self._servings[-1].fleet.lost, fault)
         return Health(self._state is State.READY, True, self._state.value)
 
     def info(self) -> ServiceInfo:
@@ -155,14 +155,38 @@ class Core:
         Raises:
             ServiceError: unavailable before the models are loaded.
         """
-        if self._fleet is None:
+        if not self._servings:
             raise unavailable(self._state.value)
+        fleet, models = self._servings[-1].fleet, self._servings[-1].models
         return service_info(
             self.settings,
-            tuple(self._fleet.model(name).info for name in self._models),
-            self._fleet.devices,
+            tuple(fleet.model(name).info for name in models),
+            fleet.devices,
             None if self._signer is None else self._signer.public_key,
         )
+
+    async def activate(self, reference: str) -> ModelInfo:
+        """Serve one model more, or one in place of that of the same name; no request is dropped.
+
+        Requests that came before are answered by what they came to.
+
+        Args:
+            reference: package name, name/version, hub id or folder.
+
+        Raises:
+            ConfigurationError: it cannot be loaded; everything is served as before.
+            ServiceError: unavailable, before the start and while draining.
+        """
+        return await self._change(lambda serving: serving.with_model(reference, self.settings))
+
+    async def deactivate(self, name: str) -> ModelInfo:
+        """Serve a model no more; requests that came before are answered.
+
+        Raises:
+            ConfigurationError: it is not served, or is the default.
+            ServiceError: unavailable, before the start and while draining.
+        """
+        return await self._change(lambda serving: serving.without_model(name))
 
     def samples_of(self, request: EmbedRequest) -> int:
         """Samples that `embed` would draw for this request, all of its pictures together.
@@ -170,7 +194,7 @@ class Core:
         Raises:
             ServiceError: as `embed` would, for what can be known before decoding.
         """
-        _, model = self._admit(request)
+        model = self.model_of(self._admitting(), request)
         return len(request.images) * self.plan(request, model).total
 
     async def embed(
@@ -190,8 +214,9 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        result, _ = await self.sample(request, progress=progress, listener=listener)
-        return result
+        with self._leased() as serving:
+            result, _ = await self.sample(serving, request, progress=progress, listener=listener)
+            return result
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The certified label of every picture of a request, or fail as a whole.
@@ -199,40 +224,8 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        arrived = time.monotonic()
-        _, model = self._admit(request.embed)
-        sampling = request.embed
-        if sampling.target == "default":  # it serves the bounds, not the label
-            sampling = replace(sampling, target=None)
-        if not sampling.certify:
-            raise invalid("a label comes with its certificate: certify must be true", "certify")
-        if sampling.receipt:
-            raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
-        plan = self.plan(sampling, model)
-        limit = admission.timeout_s(sampling, self.settings)
-        held = self._reservations.memory(classify.memory(request, model, plan.estimation))
-        async with within(limit):
-            with held:
-                directions = await classify.directions(request, model)
-                result, jobs = await self.sample(
-                    sampling, make_watch=lambda: LabelTally(directions)
-                )
-                sampled = time.monotonic()
-                # Whichever checkpoint ends the sampling, the label's alpha must cover it.
-                alpha = (1 - plan.confidence) / len(plan.checkpoints)
-                data = [
-                    await asyncio.to_thread(
-                        classify.answer, item, one.watch, plan.noise.sigma, alpha
-                    )
-                    for item, one in zip(result.data, jobs, strict=True)
-                    if isinstance(one.watch, LabelTally)
-                ]
-        now = time.monotonic()
-        statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
-        timing = replace(
-            result.timing, statistics_ms=statistics_ms, total_ms=1000 * (now - arrived)
-        )
-        return ClassifyResult(result.model, result.revision, tuple(data), timing)
+        with self._leased() as serving:
+            return await self._classify(serving, request)
 
     async def answer(
         self,
@@ -249,7 +242,8 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        return await self._asker.answer(request, told)
+        with self._leased() as serving:
+            return await self._asker.answer(serving, request, told)
 
     def answering_model(self, named: str | None) -> str:
         """The name of the model that would answer: the one named, or the first with a language.
@@ -258,20 +252,26 @@ class Core:
             ServiceError: unavailable before the models are loaded.
         """
         default = self.info().default_model
-        return named or answering.default_model(list(self._models.values())) or default
+        return named or answering.default_model(list(self.loaded.values())) or default
 
     @property
     def loaded(self) -> Mapping[str, LoadedModel]:
         """Every model, by name, the default first."""
-        return self._models
+        return self._servings[-1].models if self._servings else {}
 
-    def model_of(self, request: EmbedRequest) -> LoadedModel:
+    def model_of(self, serving: Serving, request: EmbedRequest) -> LoadedModel:
         """The model that a request is for.
 
         Raises:
-            ServiceError: unavailable, or invalid, naming the models there are.
+            ServiceError: invalid, naming the models there are.
         """
-        return self._admit(request)[1]
+        if request.receipt and self._signer is None:
+            raise invalid("there is no key to sign a receipt with", "receipt")
+        name = serving.default if request.model is None else request.model
+        if name not in serving.models:
+            known = ", ".join(sorted(serving.models))
+            raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
+        return serving.models[name]
 
     def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
         """The sampling of a request, every number checked.
@@ -283,6 +283,7 @@ class Core:
 
     async def sample(
         self,
+        serving: Serving,
         request: EmbedRequest,
         *,
         progress: Progress | None = None,
@@ -294,6 +295,7 @@ class Core:
         """As `embed`; and beside the answer, what came of each picture.
 
         Args:
+            serving: leased for as long as this takes.
             request: from a transport.
             progress: as for `embed`.
             make_watch: makes what is shown the features of a picture.
@@ -303,7 +305,7 @@ class Core:
                 in each other's way.
         """
         arrived = time.monotonic()
-        fleet, model = self._admit(request)
+        model = self.model_of(serving, request)
         plan = self.plan(request, model)
         limit = admission.timeout_s(request, self.settings)
         pictures = len(request.images)
@@ -338,7 +340,7 @@ class Core:
                 ]
                 share.left = lambda: sum(job.outstanding for job in jobs if not job.abandoned)
                 try:
-                    results = await self._sample(fleet, jobs, following)
+                    results = await self._sample(serving.fleet, jobs, following)
                 finally:
                     share.spent = samples - sum(job.outstanding for job in jobs)
                     if following is not None:
@@ -346,6 +348,42 @@ class Core:
                 share.answered = True
                 answer = await self._answer(request, jobs, results, arrived)
                 return answer, results
+
+    async def _classify(self, serving: Serving, request: ClassifyRequest) -> ClassifyResult:
+        arrived = time.monotonic()
+        model = self.model_of(serving, request.embed)
+        sampling = request.embed
+        if sampling.target == "default":  # it serves the bounds, not the label
+            sampling = replace(sampling, target=None)
+        if not sampling.certify:
+            raise invalid("a label comes with its certificate: certify must be true", "certify")
+        if sampling.receipt:
+            raise invalid("a receipt is of an embedding, not of a label: use embed", "receipt")
+        plan = self.plan(sampling, model)
+        limit = admission.timeout_s(sampling, self.settings)
+        held = self._reservations.memory(classify.memory(request, model, plan.estimation))
+        async with within(limit):
+            with held:
+                directions = await classify.directions(request, model)
+                result, jobs = await self.sample(
+                    serving, sampling, make_watch=lambda: LabelTally(directions)
+                )
+                sampled = time.monotonic()
+                # Whichever checkpoint ends the sampling, the label's alpha must cover it.
+                alpha = (1 - plan.confidence) / len(plan.checkpoints)
+                data = [
+                    await asyncio.to_thread(
+                        classify.answer, item, one.watch, plan.noise.sigma, alpha
+                    )
+                    for item, one in zip(result.data, jobs, strict=True)
+                    if isinstance(one.watch, LabelTally)
+                ]
+        now = time.monotonic()
+        statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
+        timing = replace(
+            result.timing, statistics_ms=statistics_ms, total_ms=1000 * (now - arrived)
+        )
+        return ClassifyResult(result.model, result.revision, tuple(data), timing)
 
     async def _sample(
         self, fleet: Fleet, jobs: list[Job], following: Following | None
@@ -418,40 +456,74 @@ class Core:
             for i, data in enumerate(images)
         ]
 
-    def _admit(self, request: EmbedRequest) -> tuple[Fleet, LoadedModel]:
-        health = self.health()
-        if not health.ready or self._fleet is None:
-            raise unavailable(health.reason)
-        if request.receipt and self._signer is None:
-            raise invalid("there is no key to sign a receipt with", "receipt")
-        name = self._default if request.model is None else request.model
-        if name not in self._models:
-            known = ", ".join(sorted(self._models))
-            raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
-        return self._fleet, self._models[name]
+    def _admitting(self) -> Serving:
+        """What new requests go to.
 
-    def _load(self) -> None:
-        models = load_models(self.settings, self._measure)
-        fleet = Fleet(models, self.metrics, self.settings.device_timeout_ms / 1000)
+        Raises:
+            ServiceError: unavailable.
+        """
+        health = self.health()
+        if not health.ready or not self._servings:
+            raise unavailable(health.reason)
+        return self._servings[-1]
+
+    @contextmanager
+    def _leased(self) -> Iterator[Serving]:
+        """What new requests go to, which stays until this one has ended."""
+        serving = self._admitting()
+        with serving.lease():
+            yield serving
+
+    async def _change(self, change: Callable[[Serving], Changed]) -> ModelInfo:
+        """Serve other models, one change at a time; it goes on if who asked for it leaves.
+
+        Returns:
+            the model that came, or went.
+        """
+        made = self._beside(self._changed(change))
+        return await asyncio.shield(made)
+
+    async def _changed(self, change: Callable[[Serving], Changed]) -> ModelInfo:
+        outcome: Literal["changed", "failed"] = "failed"
         try:
-            fleet.start()
-        except Exception as error:
-            raise ConfigurationError(f"the model failed its warm-up: {error}") from error
-        self.metrics.pending_samples.set_function(lambda: fleet.pending_samples)
-        self.metrics.jobs_running.set_function(lambda: fleet.running_jobs)
-        self.metrics.device_memory.set_function(device_memory)
-        self.metrics.answers_running.set_function(lambda: self._reservations.answers)
-        self.metrics.pending_votes.set_function(
-            lambda: sum(speaker.pending_votes for speaker in self._speakers.values())
+            async with self._changing:
+                old = self._admitting()
+                name, devices = await asyncio.to_thread(change, old)
+                new = await asyncio.to_thread(Serving, devices, old, self.settings, self.metrics)
+                if self._state is not State.READY:
+                    await asyncio.to_thread(new.stop, self._servings)
+                    raise unavailable(self._state.value)
+                self._servings.append(new)
+                outcome = "changed"
+        finally:
+            self.metrics.model_reloads.labels(outcome=outcome).inc()
+        self._beside(self._retire(old))
+        return (new.models if name in new.models else old.models)[name].info
+
+    def _beside(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """A task that nobody need wait for; kept, so that it is not lost."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _retire(self, old: Serving) -> None:
+        """End it with its last request."""
+        while old.leased:
+            await asyncio.sleep(_RETIRE_POLL_S)
+        if self._state is State.READY:  # else all end together
+            self._servings.remove(old)
+            await asyncio.to_thread(old.stop, tuple(self._servings))
+
+    def _tell_metrics(self) -> None:
+        metrics, servings = self.metrics, self._servings
+        metrics.pending_samples.set_function(lambda: sum(s.fleet.pending_samples for s in servings))
+        metrics.jobs_running.set_function(lambda: sum(s.fleet.running_jobs for s in servings))
+        metrics.device_memory.set_function(device_memory)
+        metrics.answers_running.set_function(lambda: self._reservations.answers)
+        metrics.pending_votes.set_function(
+            lambda: sum(one.pending_votes for s in servings[-1:] for one in s.speakers.values())
         )
-        self._fleet = fleet
-        self._default = next(iter(models[0]))
-        for name, one in models[0].items():
-            if one.answerer is not None:
-                speaker = Speaker(one.answerer, self.settings.max_answers, one.threads)
-                speaker.start()
-                self._speakers[name] = speaker
-        self._models = models[0]
 
 
 def _seed(request: EmbedRequest, picture: int) -> bytes:

@@ -24,6 +24,8 @@ _SAMPLES = (1, 10, 32, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 110_000)
 _BOUNDS = (-0.5, 0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 1)
 # The shifts epsilon/sigma at which every certificate's bound is observed.
 SHIFTS = (0.5, 1.0)
+# How a change of models ends.
+RELOADS = ("changed", "failed")
 # Where the time of a sample goes.
 PHASES = ("decode", "noise", "encode", "tally", "statistics")
 
@@ -117,6 +119,12 @@ class Metrics:
             "Memory held on the device (0 on a CPU, which has none of its own)",
             registry=r,
         )
+        self.model_reloads = Counter(
+            "fcs_model_reloads_total",
+            "Changes of the models that are served, by how they ended",
+            ["outcome"],
+            registry=r,
+        )
         build = Gauge("fcs_build_info", "Constant 1", ["version"], registry=r)
         build.labels(version=version).set(1)
         # Every series exists from the start, so that a rate never misses its first event.
@@ -128,6 +136,8 @@ class Metrics:
             self.rejections.labels(reason=kind.value)
         for reason in get_args(Stopped):
             self.early_stops.labels(reason=reason)
+        for outcome in RELOADS:
+            self.model_reloads.labels(outcome=outcome)
         for shift in SHIFTS:
             self.bound.labels(shift=str(shift))
 

@@ -9,14 +9,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import uvicorn
+from collections.abc import Callable
 
 from service.config import Settings
+from service.control import ControlServer
 from service.core import Core
 from service.errors import ConfigurationError
+from service.http_server import HttpServer
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
 from service.rpc.server import RpcServer
@@ -42,17 +41,12 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
-    config = uvicorn.Config(
-        create_app(core),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=int(_GRACE_S),  # a client that stalls must not hold the end
-    )
-    rest = _Rest(config)
+    rest = HttpServer(create_app(core), grace_s=_GRACE_S)
     stop = _signalled()
     serving = asyncio.create_task(rest.serve(sockets=[listener]))
+    control = ControlServer(core, listener.getsockname()[1])
     try:
+        await control.start()
         await rpc.start()
         starting = asyncio.create_task(core.start())
         stopping = asyncio.create_task(stop.wait())
@@ -66,16 +60,9 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     finally:
         await core.drain()
         rest.should_exit = True
+        await control.stop()
         await rpc.stop(_GRACE_S)
         await serving
-
-
-class _Rest(uvicorn.Server):
-    """uvicorn without its own signal handling: one place decides when the process ends."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _signalled() -> asyncio.Event:

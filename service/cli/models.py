@@ -1,4 +1,4 @@
-"""`fcs models list|show|add|add-labels|add-psm|add-answerer|prepare`."""
+"""`fcs models list|show|add|add-labels|add-psm|add-answerer|prepare|activate|deactivate`."""
 
 from typing import Annotated
 
@@ -10,12 +10,15 @@ from rich.table import Column, Table
 from service.cli.arrangement import in_words
 from service.cli.labels import add_labels
 from service.cli.psm import add_answerer, add_psm
+from service.cli.serving import activate, deactivate
 from service.errors import ConfigurationError
 
 app = typer.Typer(help="Model packages: what can be served.", no_args_is_help=True)
 app.command("add-labels")(add_labels)
 app.command("add-psm")(add_psm)
 app.command("add-answerer")(add_answerer)
+app.command("activate")(activate)
+app.command("deactivate")(deactivate)
 
 
 @app.command("list")

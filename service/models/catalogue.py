@@ -37,6 +37,32 @@ def load_models(settings: Settings, measure: bool = False) -> list[dict[str, Loa
     ]
 
 
+def load_beside(models: dict[str, LoadedModel], reference: str, settings: Settings) -> LoadedModel:
+    """One model more on the device of these; nothing is measured for it.
+
+    Args:
+        models: that run there, the default first; its lanes and threads serve all.
+        reference: package name, name/version, hub id or folder.
+        settings: frozen.
+
+    Raises:
+        ConfigurationError: it cannot be loaded.
+    """
+    first = next(iter(models.values()))
+    device = str(first.pipeline.device)
+    shared = {"device": device, "lanes": first.lanes, "threads": first.threads}
+    try:
+        model = load_model(reference, settings.model_copy(update=shared))
+    except OSError as error:
+        raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
+    if model.name == first.name and settings.default_sigma not in (None, *model.sigmas):
+        raise ConfigurationError(
+            f"default_sigma {settings.default_sigma} is not a noise level of {model.name}"
+        )
+    _log.info("loaded %s (%s)", model.name, model.revision)
+    return model
+
+
 def _load_on(device: str, settings: Settings, measure: bool) -> dict[str, LoadedModel]:
     settings = settings.model_copy(update={"device": device})
     models: dict[str, LoadedModel] = {}
