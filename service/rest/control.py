@@ -6,6 +6,7 @@ No key and no network: whoever may open the file may ask. `fcs models activate` 
 import logging
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from service.core import Core
@@ -31,6 +32,10 @@ def create_control(core: Core) -> FastAPI:
     @app.exception_handler(ConfigurationError)
     async def refused(_: Request, error: ConfigurationError) -> Response:
         return errors.error_response(invalid(str(error), "model"))
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        return errors.error_response(invalid(f'send {{"model": ...}}: {error.errors()[0]["msg"]}'))
 
     @app.post("/models/activate")
     async def activate(body: ModelReference) -> Response:
