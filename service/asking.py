@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from service import admission, answering, voting
+from service import admission, answering, tracing, voting
 from service.answering import Shown
 from service.attempt import Watch
 from service.config import Settings
@@ -221,10 +221,14 @@ class Asker:
         maps = shown.maps
         each = len(maps) // len(sayings)
         try:
-            for i, saying in enumerate(sayings):
-                saying.maps = maps[i * each : (i + 1) * each]
-                self._speakers[model].say(saying)
-            return await asyncio.gather(*(asyncio.wrap_future(one.future) for one in sayings))
+            with tracing.span("answer", {"fcs.model": model, "fcs.answers": len(sayings)}) as span:
+                for i, saying in enumerate(sayings):
+                    saying.maps = maps[i * each : (i + 1) * each]
+                    self._speakers[model].say(saying)
+                futures = [asyncio.wrap_future(one.future) for one in sayings]
+                said = await asyncio.gather(*futures)
+                span.set_attribute("fcs.tokens", sum(one.tokens for one in said))
+                return said
         finally:
             for saying in sayings:
                 saying.future.cancel()
@@ -235,8 +239,9 @@ class Asker:
         """The choice for each of what is shown."""
         poll = Poll(asked.prompt, ballot.tokens, shown)
         try:
-            self._speakers[asked.model.name].ask(poll)
-            return await asyncio.wrap_future(poll.future)
+            with tracing.span("answer", {"fcs.model": asked.model.name, "fcs.votes": len(shown)}):
+                self._speakers[asked.model.name].ask(poll)
+                return await asyncio.wrap_future(poll.future)
         finally:
             poll.future.cancel()
 

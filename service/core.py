@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, answering, answers, classify
+from service import __version__, admission, answering, answers, caller, classify, tracing, usage
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
@@ -315,7 +315,7 @@ class Core:
         samples, early = pictures * plan.total, plan.target is not None
         with self._reservations.request(samples, pictures, memory, deadline, early, party) as share:
             async with within(limit):
-                with self._reservations.decoding(samples):
+                with self._reservations.decoding(samples), tracing.span("decode"):
                     images = await self._decode(model, request.images)
                 following = None if listener is None else Following(plan, listener)
                 # Image, counts and threshold rule are fixed now; only here is the noise drawn.
@@ -333,6 +333,8 @@ class Core:
                         make_watch=make_watch,
                         on_selected=None if shown is None else partial(shown.take, i),
                         on_look=None if following is None else following.on_look(i),
+                        caller=caller.present(),
+                        span=tracing.begin("sample", _told(i, model, plan)),
                     )
                     for i, image in enumerate(images)
                 ]
@@ -341,6 +343,9 @@ class Core:
                     results = await self._sample(fleet, jobs, following)
                 finally:
                     share.spent = samples - sum(job.outstanding for job in jobs)
+                    usage.add_samples(share.spent)
+                    for job in jobs:
+                        job.end_span()
                     if following is not None:
                         following.close()
                 share.answered = True
@@ -452,6 +457,11 @@ class Core:
                 speaker.start()
                 self._speakers[name] = speaker
         self._models = models[0]
+
+
+def _told(index: int, model: LoadedModel, plan: SamplingPlan) -> tracing.Attributes:
+    """What a picture's span says of it from the start."""
+    return {"fcs.index": index, "fcs.model": model.name, "fcs.planned": plan.total}
 
 
 def _seed(request: EmbedRequest, picture: int) -> bytes:

@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -20,6 +21,9 @@ from service.errors import ConfigurationError
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
 from service.rpc.server import RpcServer
+
+if TYPE_CHECKING:
+    from service.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
@@ -38,6 +42,7 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     Raises:
         ConfigurationError: a port in use, a key or a model that cannot be loaded.
     """
+    telemetry = _traces(settings)
     core = Core(settings, signer=load_signer(settings), measure=True)
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -68,6 +73,16 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         rest.should_exit = True
         await rpc.stop(_GRACE_S)
         await serving
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.stop)
+
+
+def _traces(settings: Settings) -> "Telemetry | None":
+    if settings.otlp_endpoint is None:
+        return None
+    from service.telemetry import start  # what is not asked for is not loaded
+
+    return start(settings.otlp_endpoint, settings.trace_ratio)
 
 
 class _Rest(uvicorn.Server):
