@@ -21,6 +21,8 @@ from service import __version__, admission, answering, answers, caller, classify
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
+from service.audit import entries
+from service.audit.log import AuditLog
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
@@ -89,6 +91,7 @@ class Core:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
         signer: of receipts; without one, requests that ask for a receipt are refused.
+        audit: where certificates are recorded before they are answered; it needs a signer.
         measure: at the start, how each model runs best here, where that is not kept yet.
     """
 
@@ -98,8 +101,10 @@ class Core:
         metrics: Metrics | None = None,
         signer: Signer | None = None,
         measure: bool = False,
+        audit: AuditLog | None = None,
     ) -> None:
         self.settings = settings
+        self._audit = audit
         self._signer = signer
         self._measure = measure
         self.metrics = metrics or Metrics(__version__)
@@ -147,6 +152,8 @@ class Core:
         """Ready for new work; alive unless every device is lost, when only a restart helps."""
         if self._fleet is not None and (fault := self._fleet.fault) is not None:
             return Health(False, not self._fleet.lost, fault)
+        if self._state is State.READY and self._audit is not None and self._audit.fault:
+            return Health(False, True, self._audit.fault)
         return Health(self._state is State.READY, True, self._state.value)
 
     def info(self) -> ServiceInfo:
@@ -191,7 +198,12 @@ class Core:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         result, _ = await self.sample(request, progress=progress, listener=listener)
-        return result
+        if self._audit is None:
+            return result
+        await self._audit.record(entries.of_embeddings(result.data))
+        if request.receipt:
+            return result
+        return replace(result, data=tuple(replace(item, receipt=None) for item in result.data))
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The certified label of every picture of a request, or fail as a whole.
@@ -227,6 +239,8 @@ class Core:
                     for item, one in zip(result.data, jobs, strict=True)
                     if isinstance(one.watch, LabelTally)
                 ]
+        if self._audit is not None:
+            await self._audit.record(entries.of_labels(data, [one.receipt for one in result.data]))
         now = time.monotonic()
         statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
         timing = replace(
@@ -249,7 +263,10 @@ class Core:
         Raises:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
-        return await self._asker.answer(request, told)
+        result = await self._asker.answer(request, told)
+        if self._audit is not None:
+            await self._audit.record(entries.of_answer(result))
+        return result
 
     def answering_model(self, named: str | None) -> str:
         """The name of the model that would answer: the one named, or the first with a language.
@@ -394,8 +411,13 @@ class Core:
         images: list[NDArray[np.uint8]],
         items: tuple[Embedding, ...],
     ) -> tuple[Embedding, ...]:
-        """The items with their receipts, where they were asked for; off the event loop."""
-        if not request.receipt or self._signer is None:
+        """The items with their receipts, where they were asked for or are to be recorded.
+
+        They are made off the event loop.
+        """
+        if self._signer is None or not (request.receipt or self._audit is not None):
+            return items
+        if items[0].certificate is None:
             return items
         how, now = model.preprocessing, int(time.time())
         return await asyncio.to_thread(

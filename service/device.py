@@ -56,17 +56,7 @@ class Batch:
         if (error := self.sampled.exception()) is None:
             sampled = self.sampled.result()
             known |= {"fcs.noise_s": sampled.noise_s, "fcs.encode_s": sampled.encode_s}
-        of = [
-            (
-                part.job.job.span,
-                {
-                    "fcs.stage": part.stage.name.lower(),
-                    "fcs.first": part.first,
-                    "fcs.count": part.count,
-                },
-            )
-            for part in self.slices
-        ]
+        of = [(part.job.job.span, _told(part)) for part in self.slices]
         tracing.batch("device.batch", time.monotonic() - self.launched, known, of, error)
 
 
@@ -188,6 +178,15 @@ class Device:
         with self._progress:
             self._last_done = time.monotonic()
         self._on_done()
+
+
+def _told(part: Slice[Work]) -> tracing.Attributes:
+    """Which samples of a job a batch holds."""
+    return {
+        "fcs.stage": part.stage.name.lower(),
+        "fcs.first": part.first,
+        "fcs.count": part.count,
+    }
 
 
 def _await(call: "Future[Sampled]", timeout_s: float) -> None:

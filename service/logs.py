@@ -34,8 +34,20 @@ FIELDS = (
     "bytes_out",
 )
 # Below warnings these libraries tell what passes through them, which may be a client's.
-_TALKATIVE = ("PIL", "asyncio", "filelock", "hpack", "httpcore", "httpx", "multipart", "urllib3")
-_TALKATIVE += ("python_multipart", "websockets", "grpc", "opentelemetry")
+_TALKATIVE = (
+    "PIL",
+    "asyncio",
+    "filelock",
+    "grpc",
+    "hpack",
+    "httpcore",
+    "httpx",
+    "multipart",
+    "opentelemetry",
+    "python_multipart",
+    "urllib3",
+    "websockets",
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from service import __version__
+from service.audit.log import open_log
 from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError
+from service.metrics import Metrics
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
 from service.rpc.server import RpcServer
@@ -43,7 +46,9 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         ConfigurationError: a port in use, a key or a model that cannot be loaded.
     """
     telemetry = _traces(settings)
-    core = Core(settings, signer=load_signer(settings), measure=True)
+    signer, metrics = load_signer(settings), Metrics(__version__)
+    audit = open_log(settings, signer, metrics)
+    core = Core(settings, metrics, signer, measure=True, audit=audit)
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
@@ -73,6 +78,8 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         rest.should_exit = True
         await rpc.stop(_GRACE_S)
         await serving
+        if audit is not None:
+            await audit.close()
         if telemetry is not None:
             await asyncio.to_thread(telemetry.stop)
 

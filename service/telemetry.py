@@ -90,7 +90,7 @@ class _OfItsLinks(Sampler):
 
     def get_description(self) -> str:
         """For people."""
-        return f"OfItsLinks({self._otherwise.get_description()})"
+        return "OfItsLinks"
 
 
 def start(endpoint: str, ratio: float) -> Telemetry:
