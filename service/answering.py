@@ -240,6 +240,7 @@ def result(
         vote=beside if isinstance(beside, Vote) else None,
         statement=statement(certificates, isinstance(beside, Vote)),
         timing=timing,
+        receipts=tuple(r for item in embedded.data if (r := item.receipt) is not None),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from service import admission, answering, voting
+from service import admission, answering, tracing, voting
 from service.answering import Shown
 from service.attempt import Watch
 from service.config import Settings
@@ -224,10 +224,16 @@ class Asker:
         maps = shown.maps
         each = len(maps) // len(sayings)
         try:
-            for i, saying in enumerate(sayings):
-                saying.maps = maps[i * each : (i + 1) * each]
-                asked.speaker.say(saying)
-            return await asyncio.gather(*(asyncio.wrap_future(one.future) for one in sayings))
+            with tracing.span(
+                "answer", {"fcs.model": asked.model.name, "fcs.answers": len(sayings)}
+            ) as span:
+                for i, saying in enumerate(sayings):
+                    saying.maps = maps[i * each : (i + 1) * each]
+                    asked.speaker.say(saying)
+                futures = [asyncio.wrap_future(one.future) for one in sayings]
+                said = await asyncio.gather(*futures)
+                span.set_attribute("fcs.tokens", sum(one.tokens for one in said))
+                return said
         finally:
             for saying in sayings:
                 saying.future.cancel()
@@ -238,8 +244,9 @@ class Asker:
         """The choice for each of what is shown."""
         poll = Poll(asked.prompt, ballot.tokens, shown)
         try:
-            asked.speaker.ask(poll)
-            return await asyncio.wrap_future(poll.future)
+            with tracing.span("answer", {"fcs.model": asked.model.name, "fcs.votes": len(shown)}):
+                asked.speaker.ask(poll)
+                return await asyncio.wrap_future(poll.future)
         finally:
             poll.future.cancel()
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path, user_runtime_path
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
@@ -35,6 +41,19 @@ def _none_if_auto(value: Any) -> Any:
 
 # "auto", or absent, is None: it is chosen (service/models/arrangement.py).
 AutoCount = Annotated[int | None, BeforeValidator(_none_if_auto)]
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", value):
+        raise ValueError(
+            "no URL of a collector: write http://host:4318 or https://host:4318; what it is to be"
+            " sent beside the spans goes into OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return value
+
+
+# Not shown when it is malformed: it may hold a password.
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def _devices(value: str) -> str:
@@ -75,6 +94,28 @@ class Settings(BaseSettings):
         " folder",
     )
     allow_client_seed: bool = Field(False, description="accept `seed` in requests: for tests only")
+
+    log_format: Literal["text", "json"] = Field(
+        "text", description="of the log on standard error; json: one object a line"
+    )
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="OpenTelemetry collector, OTLP over HTTP, e.g. http://collector:4318; without a"
+        " path /v1/traces; None: no traces",
+    )
+    trace_ratio: float = Field(
+        1.0, ge=0, le=1, description="share of traces that begin here; others follow their parent"
+    )
+    audit_log: Path | None = Field(
+        None, description="JSON lines of all certificates issued; of one process; None: none"
+    )
+    audit_max_bytes: int = Field(
+        64 * MIB, ge=4096, description="of one file of it; then it is numbered and a new one begun"
+    )
+    audit_files: int = Field(0, ge=0, description="numbered files that are kept; 0: all")
+    audit_fsync: bool = Field(
+        False, description="before each answer; false: at each new file and at the end"
+    )
 
     device: Devices = Field(
         "auto",

@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from service import __version__, admission, answering, answers, classify
+from service import __version__, admission, answering, answers, caller, classify, tracing, usage
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
+from service.audit import entries
+from service.audit.log import AuditLog
 from service.certificate.labels import LabelTally
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
@@ -88,6 +90,7 @@ class Core:
         settings: frozen.
         metrics: shared with the transports, which count their requests in it.
         signer: of receipts; without one, requests that ask for a receipt are refused.
+        audit: where certificates are recorded before they are answered; it needs a signer.
         measure: at the start, how each model runs best here, where that is not kept yet.
     """
 
@@ -97,8 +100,10 @@ class Core:
         metrics: Metrics | None = None,
         signer: Signer | None = None,
         measure: bool = False,
+        audit: AuditLog | None = None,
     ) -> None:
         self.settings = settings
+        self._audit = audit
         self._signer = signer
         self._measure = measure
         self.metrics = metrics or Metrics(__version__)
@@ -147,6 +152,8 @@ class Core:
         """Ready for new work; alive unless every device is lost, when only a restart helps."""
         if self._servings and (fault := self._servings[-1].fleet.fault) is not None:
             return Health(False, not self._servings[-1].fleet.lost, fault)
+        if self._state is State.READY and self._audit is not None and self._audit.fault:
+            return Health(False, True, self._audit.fault)
         return Health(self._state is State.READY, True, self._state.value)
 
     def info(self) -> ServiceInfo:
@@ -216,7 +223,12 @@ class Core:
         """
         with self._leased() as serving:
             result, _ = await self.sample(serving, request, progress=progress, listener=listener)
+        if self._audit is None:
             return result
+        await self._audit.record(entries.of_embeddings(result.data))
+        if request.receipt:
+            return result
+        return replace(result, data=tuple(replace(item, receipt=None) for item in result.data))
 
     async def classify(self, request: ClassifyRequest) -> ClassifyResult:
         """The certified label of every picture of a request, or fail as a whole.
@@ -243,7 +255,10 @@ class Core:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         with self._leased() as serving:
-            return await self._asker.answer(serving, request, told)
+            result = await self._asker.answer(serving, request, told)
+        if self._audit is not None:
+            await self._audit.record(entries.of_answer(result))
+        return result
 
     def answering_model(self, named: str | None) -> str:
         """The name of the model that would answer: the one named, or the first with a language.
@@ -317,7 +332,7 @@ class Core:
         samples, early = pictures * plan.total, plan.target is not None
         with self._reservations.request(samples, pictures, memory, deadline, early, party) as share:
             async with within(limit):
-                with self._reservations.decoding(samples):
+                with self._reservations.decoding(samples), tracing.span("decode"):
                     images = await self._decode(model, request.images)
                 following = None if listener is None else Following(plan, listener)
                 # Image, counts and threshold rule are fixed now; only here is the noise drawn.
@@ -335,6 +350,8 @@ class Core:
                         make_watch=make_watch,
                         on_selected=None if shown is None else partial(shown.take, i),
                         on_look=None if following is None else following.on_look(i),
+                        caller=caller.present(),
+                        span=tracing.begin("sample", _told(i, model, plan)),
                     )
                     for i, image in enumerate(images)
                 ]
@@ -343,6 +360,9 @@ class Core:
                     results = await self._sample(serving.fleet, jobs, following)
                 finally:
                     share.spent = samples - sum(job.outstanding for job in jobs)
+                    usage.add_samples(share.spent)
+                    for job in jobs:
+                        job.end_span()
                     if following is not None:
                         following.close()
                 share.answered = True
@@ -378,6 +398,8 @@ class Core:
                     for item, one in zip(result.data, jobs, strict=True)
                     if isinstance(one.watch, LabelTally)
                 ]
+        if self._audit is not None:
+            await self._audit.record(entries.of_labels(data, [one.receipt for one in result.data]))
         now = time.monotonic()
         statistics_ms = result.timing.statistics_ms + 1000 * (now - sampled)
         timing = replace(
@@ -427,8 +449,13 @@ class Core:
         images: list[NDArray[np.uint8]],
         items: tuple[Embedding, ...],
     ) -> tuple[Embedding, ...]:
-        """The items with their receipts, where they were asked for; off the event loop."""
-        if not request.receipt or self._signer is None:
+        """The items with their receipts, where they were asked for or are to be recorded.
+
+        They are made off the event loop.
+        """
+        if self._signer is None or not (request.receipt or self._audit is not None):
+            return items
+        if items[0].certificate is None:
             return items
         how, now = model.preprocessing, int(time.time())
         return await asyncio.to_thread(
@@ -524,6 +551,11 @@ class Core:
         metrics.pending_votes.set_function(
             lambda: sum(one.pending_votes for s in servings[-1:] for one in s.speakers.values())
         )
+
+
+def _told(index: int, model: LoadedModel, plan: SamplingPlan) -> tracing.Attributes:
+    """What a picture's span says of it from the start."""
+    return {"fcs.index": index, "fcs.model": model.name, "fcs.planned": plan.total}
 
 
 def _seed(request: EmbedRequest, picture: int) -> bytes:

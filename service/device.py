@@ -12,6 +12,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 
+from service import tracing
 from service.job import Work
 from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
@@ -42,6 +43,21 @@ class Batch:
     def fill(self) -> int:
         """Rows that hold samples."""
         return sum(part.count for part in self.slices)
+
+    def trace(self) -> None:
+        """A span of its own, linked to those of its jobs; once it is done."""
+        if not tracing.on():
+            return
+        known: dict[str, str | int | float | bool] = {
+            "fcs.model": self.model.name,
+            "fcs.batch_size": self.model.batch_size,
+            "fcs.fill": self.fill,
+        }
+        if (error := self.sampled.exception()) is None:
+            sampled = self.sampled.result()
+            known |= {"fcs.noise_s": sampled.noise_s, "fcs.encode_s": sampled.encode_s}
+        of = [(part.job.job.span, _told(part)) for part in self.slices]
+        tracing.batch("device.batch", time.monotonic() - self.launched, known, of, error)
 
 
 class Device:
@@ -162,6 +178,15 @@ class Device:
         with self._progress:
             self._last_done = time.monotonic()
         self._on_done()
+
+
+def _told(part: Slice[Work]) -> tracing.Attributes:
+    """Which samples of a job a batch holds."""
+    return {
+        "fcs.stage": part.stage.name.lower(),
+        "fcs.first": part.first,
+        "fcs.count": part.count,
+    }
 
 
 def _await(call: "Future[Sampled]", timeout_s: float) -> None:

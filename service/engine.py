@@ -205,9 +205,11 @@ class Engine:
             if job.started is None:
                 job.started = now
                 self._metrics.queue_seconds.observe(now - job.submitted)
+                job.note("started", {"fcs.queue_s": now - job.submitted})
         self._device.launch(slices)
 
     def _finish(self, batch: Batch) -> None:
+        batch.trace()
         try:
             sampled = batch.sampled.result()
         except Exception as error:
@@ -268,6 +270,7 @@ class Engine:
             if part.job.abandoned:
                 continue
             single = self._device.alone(batch, index, self._timeout_s)
+            single.trace()
             try:
                 sampled = single.sampled.result()
             except Exception as cause:

@@ -8,8 +8,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from opentelemetry.trace import Span
 
+from service import tracing
 from service.attempt import Attempt, Watch
+from service.caller import Caller
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
@@ -73,6 +76,8 @@ class Job:
         on_selected: told on a device thread the embedding and the mean norm, as soon as they are
             known; again, where the job starts over.
         on_look: told on the statistics thread what is certified after a look that decided nothing.
+        caller: for whom it is, as the log says.
+        span: its own, while it is worked on.
     """
 
     model: str
@@ -85,6 +90,8 @@ class Job:
     make_watch: Callable[[], Watch] | None = None
     on_selected: Callable[[NDArray[np.float32], float], None] | None = None
     on_look: Callable[[Look], None] | None = None
+    caller: Caller | None = None
+    span: Span = tracing.NONE
     future: "Future[JobResult]" = field(default_factory=Future)
     started: float | None = None
     device_s: float = 0.0
@@ -113,6 +120,7 @@ class Job:
         with self._turn:
             before, self._work = self._work, work
         if before is not None:
+            self.note("restarted", {"fcs.batch_size": model.batch_size})
             before.attempt.release()  # first: what is tallied no more is what was tallied in vain
             if self.progress is not None:
                 self.progress(-before.attempt.tallied)
@@ -123,6 +131,24 @@ class Job:
         if self.progress is not None and self._work is not None:
             self.progress(-self._work.attempt.tallied)
         return replace(self, future=Future(), started=None, _work=None, _turn=threading.Lock())
+
+    def note(self, event: str, attributes: tracing.Attributes) -> None:
+        """Put an event on its span, if that is recorded and has not ended."""
+        if self.span.is_recording():
+            self.span.add_event(event, dict(attributes))
+
+    def end_span(self) -> None:
+        """Tell its span what came of it: its waiter has the result, or left."""
+        if not self.span.is_recording():
+            return
+        self.span.set_attribute("fcs.samples", self.total - self.outstanding)
+        if not self.future.done() or self.future.cancelled():
+            self.span.set_attribute("fcs.stopped", "left")
+        elif (error := self.future.exception()) is not None:
+            tracing.failed(self.span, tracing.kind_of(error))
+        elif (verdict := self.future.result().verdict) is not None:
+            self.span.set_attribute("fcs.stopped", verdict.stopped)
+        self.span.end()
 
     @property
     def total(self) -> int:

@@ -114,6 +114,14 @@ class Metrics:
         self.batch_halvings = Counter(
             "fcs_batch_halvings_total", "Batch shapes halved for want of memory", registry=r
         )
+        self.audit_records = Counter(
+            "fcs_audit_records_total", "Records written to the audit log", registry=r
+        )
+        self.audit_failures = Counter(
+            "fcs_audit_failures_total",
+            "Records that could not be written, and whose answers were refused",
+            registry=r,
+        )
         self.device_memory = Gauge(
             "fcs_device_memory_bytes",
             "Memory held on the device (0 on a CPU, which has none of its own)",

@@ -10,15 +10,22 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from service import __version__
+from service.audit.log import open_log
 from service.config import Settings
 from service.control import ControlServer
 from service.core import Core
 from service.errors import ConfigurationError
 from service.http_server import HttpServer
+from service.metrics import Metrics
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
 from service.rpc.server import RpcServer
+
+if TYPE_CHECKING:
+    from service.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
@@ -37,7 +44,10 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
     Raises:
         ConfigurationError: a port in use, a key or a model that cannot be loaded.
     """
-    core = Core(settings, signer=load_signer(settings), measure=True)
+    telemetry = _traces(settings)
+    signer, metrics = load_signer(settings), Metrics(__version__)
+    audit = open_log(settings, signer, metrics)
+    core = Core(settings, metrics, signer, measure=True, audit=audit)
     listener = _bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
@@ -63,6 +73,18 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         await control.stop()
         await rpc.stop(_GRACE_S)
         await serving
+        if audit is not None:
+            await audit.close()
+        if telemetry is not None:
+            await asyncio.to_thread(telemetry.stop)
+
+
+def _traces(settings: Settings) -> "Telemetry | None":
+    if settings.otlp_endpoint is None:
+        return None
+    from service.telemetry import start  # what is not asked for is not loaded
+
+    return start(settings.otlp_endpoint, settings.trace_ratio)
 
 
 def _signalled() -> asyncio.Event:

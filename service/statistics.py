@@ -9,8 +9,10 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
+from service import tracing
+from service.caller import calling
 from service.certificate.blocks import Block, measure
 from service.certificate.evidence import Mark
 from service.certificate.sequential import Verdict
@@ -71,7 +73,10 @@ class Statistics:
             return
         began = time.monotonic()
         try:
-            verdict = work.attempt.sequential.look(mark)
+            with tracing.span("statistics", {"fcs.samples": mark.samples}, work.job.span):
+                verdict = work.attempt.sequential.look(mark)
+            stopped = "no" if verdict is None else verdict.stopped
+            work.job.note("look", {"fcs.samples": mark.samples, "fcs.stopped": stopped})
             if verdict is None:
                 # First: the device need not wait for what a listener is told.
                 work.attempt.continue_past_look()
@@ -124,7 +129,8 @@ def fail(work: Work, error: Exception) -> None:
     if isinstance(error, ServiceError):
         work.job.fail(error)
         return
-    _log.error("a job failed", exc_info=error)
+    with nullcontext() if work.job.caller is None else calling(work.job.caller):
+        _log.error("a job failed", exc_info=error)
     work.job.fail(
         ServiceError(Kind.INTERNAL, f"this picture could not be computed: {type(error).__name__}")
     )

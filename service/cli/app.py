@@ -5,7 +5,19 @@ import sys
 import typer
 
 from service import __version__
-from service.cli import ask, bench, certify, data, evaluate, models, prove, serve, train, verify
+from service.cli import (
+    ask,
+    audit,
+    bench,
+    certify,
+    data,
+    evaluate,
+    models,
+    prove,
+    serve,
+    train,
+    verify,
+)
 from service.errors import ConfigurationError, ServiceError
 
 app = typer.Typer(
@@ -19,6 +31,7 @@ app.command("certify")(certify.certify)
 app.command("ask")(ask.ask)
 app.command("prove")(prove.prove)
 app.command("verify")(verify.verify)
+app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the commands must start without loading torch
     from service.core import Core
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+_log = logging.getLogger(__name__)
 _EXAMPLE = Path("build/pictures/astronaut.png")
 
 
@@ -52,11 +53,9 @@ def serve(
 
     These and all other settings can be given as FCS_<NAME> in the environment or in a TOML file.
     """
+    from service import logs
     from service.config import load_settings
 
-    logging.basicConfig(
-        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     settings = load_settings(
         config,
         model=model,
@@ -73,6 +72,7 @@ def serve(
         tune=tune,
         allow_client_seed=allow_client_seed,
     )
+    logs.configure(settings.log_format, log_level)
     # After the settings were read: a mistake in them is told before torch is loaded.
     from service.server import serve as run
 
@@ -85,6 +85,12 @@ def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
     shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     shown = f"[{shown}]" if ":" in shown else shown
     model = info.models[0]
+    if core.settings.log_format == "json":
+        _log.info(
+            "serving %s on %s: REST http://%s:%d gRPC %s:%d",
+            *(model.name, model.device, shown, rest_port, shown, grpc_port),
+        )
+        return
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
     typer.echo(
         f"fcs-serve {info.version}: {model.name} on {model.device}\n"

@@ -17,12 +17,15 @@ from service.config import load_settings
 from service.errors import invalid
 
 if TYPE_CHECKING:  # the commands must start without loading torch
+    from service.receipts.reading import Saved
     from service.receipts.receipt import Receipt
     from service.replay import Replay
 
 
 def verify(
-    receipt: Annotated[Path, typer.Argument(help="A receipt, or a saved response of /embed.")],
+    receipt: Annotated[
+        Path, typer.Argument(help="A receipt, a saved response of /embed, or an audit log.")
+    ],
     image: Annotated[Path | None, typer.Argument(help="The picture it is about.")] = None,
     public_key: Annotated[
         str | None, typer.Option(help="Key to trust: hex, or a file (hex, PEM, GET /info).")
@@ -30,7 +33,12 @@ def verify(
     signature_only: Annotated[
         bool, typer.Option("--signature-only", help="Compute nothing; no IMAGE is needed.")
     ] = False,
-    item: Annotated[int | None, typer.Option(help="Which item of a saved response.")] = None,
+    item: Annotated[
+        int | None, typer.Option(help="Which item of a saved response, or record of a request.")
+    ] = None,
+    request: Annotated[
+        str | None, typer.Option(help="Which request of an audit log: its x-request-id.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Where its model is: package, hub id or folder.")
     ] = None,
@@ -41,12 +49,12 @@ def verify(
 
     Ends with 0 only if everything agrees.
     """
-    from service.receipts.reading import contradictions, read
+    from service.receipts.reading import contradictions
     from service.receipts.signing import read_public_key
 
     if image is None and not signature_only:
         raise typer.BadParameter("name the picture, or say --signature-only", param_hint="IMAGE")
-    saved = read(receipt, item)
+    saved = _read(receipt, item, request)
     found = saved.receipt
     trusted = None if public_key is None else read_public_key(public_key)
     if not found.signed_by(trusted or found.public_key):
@@ -63,6 +71,20 @@ def verify(
         _print(found, trusted, again)
     if again is not None and again.differences:
         raise typer.Exit(1)
+
+
+def _read(file: Path, item: int | None, request: str | None) -> "Saved":
+    from service.audit.reading import find, is_audit_log
+    from service.receipts.reading import read
+
+    if request is not None:
+        return find(file, request, item)
+    if is_audit_log(file):
+        raise invalid(
+            f"{file} is an audit log: name the request, --request ID, or check all of it: fcs audit"
+            " check"
+        )
+    return read(file, item)
 
 
 def _read_picture(receipt: "Receipt", image: Path) -> bytes:

@@ -42,7 +42,7 @@ def read(file: Path, index: int | None = None) -> Saved:
     if len(data) > MOST_BYTES:
         raise invalid(f"{file} is too large for a receipt: over {MOST_BYTES} bytes")
     try:
-        value = _json(data)
+        value = json_value(data)
         item = _item(value, index)
         return Saved(parse(value if item is None else item["receipt"]), item)
     except ServiceError as error:
@@ -96,8 +96,12 @@ def _digest(embedding: Any) -> str | None:
         return None
 
 
-def _json(data: bytes) -> Any:
-    """JSON in which every name stands once: two readers must not see two values."""
+def json_value(data: bytes) -> Any:
+    """JSON in which every name stands once: two readers must not see two values.
+
+    Raises:
+        ServiceError: invalid.
+    """
     try:
         return json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_refuse_constant)
     except RecursionError as error:

@@ -5,8 +5,10 @@ from fastapi import FastAPI
 from service import __version__
 from service.core import Core
 from service.rest import errors
+from service.rest.access import Logged
 from service.rest.doorway import Counted, Identified
 from service.rest.routes import router
+from service.rest.traced import Traced
 
 
 def create_app(core: Core) -> FastAPI:
@@ -19,5 +21,7 @@ def create_app(core: Core) -> FastAPI:
     errors.install(app, core.metrics)
     app.include_router(router(core))
     app.add_middleware(Counted, metrics=core.metrics)
+    app.add_middleware(Logged)
+    app.add_middleware(Traced)
     app.add_middleware(Identified)  # added last, it stands before the others
     return app

@@ -9,9 +9,11 @@ from grpc_reflection.v1alpha import reflection
 
 from service.core import Core
 from service.errors import ConfigurationError
+from service.rpc.access import Logged
 from service.rpc.doorway import Doorway
 from service.rpc.generated import fcs_pb2
 from service.rpc.servicer import FcsServicer, handlers
+from service.rpc.traced import Traced
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
 _HEALTH_POLL_S = 0.1
@@ -34,7 +36,7 @@ class RpcServer:
         # status would say "try again", only what is far over it.
         limit = 2 * core.settings.max_body_bytes
         self._server = grpc.aio.server(
-            interceptors=[Doorway()],
+            interceptors=[Doorway(), Traced(), Logged()],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),

@@ -18,9 +18,11 @@ from service.errors import Kind, ServiceError, invalid
 from service.following import Listener
 from service.mailbox import Mailbox
 from service.rpc import convert
+from service.rpc.access import tell
 from service.rpc.errors import STATUS
 from service.rpc.generated import fcs_pb2 as pb
 from service.rpc.shared import CANCELLED, Context, check_size, count
+from service.usage import Usage, counting
 
 _log = logging.getLogger(__name__)
 _ROUTE = "/fcs.v1.Fcs/EmbedStream"
@@ -72,10 +74,11 @@ class RequestStream:
 
     async def _serve(self, serial: int, data: bytes) -> None:
         """One request: its result or its error, whatever it is."""
-        began, code = time.monotonic(), CANCELLED
+        began, code, used = time.monotonic(), CANCELLED, Usage(lambda: _ROUTE)
         try:
             try:
-                response = await self._answer(serial, data, began)
+                with counting(used):
+                    response = await self._answer(serial, data, began)
                 code = "OK"
             except ServiceError as error:
                 response = _failed(data, error)
@@ -88,6 +91,7 @@ class RequestStream:
                 code = STATUS[bug.kind].name
         finally:
             count(self._core.metrics, _ROUTE, code, began)
+            tell(code, began, used, len(data))
         self._news.put((serial, _END), response)
 
     async def _answer(self, serial: int, data: bytes, began: float) -> pb.EmbedStreamResponse:

@@ -150,6 +150,7 @@ class AnswerResult:
         stability: of the answer over further draws; None where none were asked.
         vote: on a closed answer; None where no choices were given.
         prompt_tokens: those of the pictures among them.
+        receipts: of the pictures' embeddings, JSON texts, for the audit log; empty without one.
     """
 
     model: str
@@ -165,3 +166,4 @@ class AnswerResult:
     vote: Vote | None
     statement: str
     timing: Timing
+    receipts: tuple[str, ...] = ()

@@ -49,4 +49,3 @@ def test_sigterm_mid_load(victims, report):
     assert load.kinds()["refused"] + load.kinds()["unreached"] > 0
     audited(victim, ended)
     report(load, ended_in_s=round(took, 1))
-

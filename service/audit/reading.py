@@ -1,0 +1,176 @@
+"""The files of an audit log, read while they are written: all of it checked, or one request found.
+
+A line that a crash cut off is skipped and counted, if the line after it was chained to it.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.audit import lines
+from service.audit.files import lines_of, numbered
+from service.audit.lines import FORMAT, Link, Record, digest, is_record
+from service.errors import ServiceError, invalid, shown
+from service.receipts.reading import Saved, parse
+
+_PEEK = 64 * 1024
+
+
+@dataclass(slots=True)
+class Report:
+    """What a whole log is.
+
+    Attributes:
+        first: sequence of its first record; beyond 1 where older files are gone. 0: no record.
+        last: sequence of its last record.
+        end: digest of its last line; kept elsewhere, it shows what is cut off later.
+        torn: lines that a crash cut off.
+        missed: records that could not be written, and whose certificates were not issued.
+        keys: that signed.
+    """
+
+    files: int
+    records: int = 0
+    receipts: int = 0
+    torn: int = 0
+    missed: int = 0
+    first: int = 0
+    last: int = 0
+    end: str | None = None
+    keys: set[str] = field(default_factory=set)
+
+
+def is_audit_log(file: Path) -> bool:
+    """Whether a file begins like one; False if it cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            return f'"format":"{FORMAT}"'.encode() in stream.readline(_PEEK)
+    except OSError:
+        return False
+
+
+def check(file: Path, trusted: Collection[str] = ()) -> Report:
+    """Check every line of a log, its full files first, and that none is missing between them.
+
+    Args:
+        file: that is written, or a full one, which is then checked alone.
+        trusted: keys, one of which must have signed each line; none: whichever the lines name.
+
+    Raises:
+        ServiceError: invalid, naming the first line at fault.
+    """
+    files = _files(file)
+    report, before = Report(len(files)), Link()
+    unread: tuple[str, bytes] | None = None  # a line that is no record, and where it is
+    for place, line in _lines(files):
+        if unread is None and not is_record(line):
+            unread = place, line
+            continue
+        if unread is not None:
+            # Only what the next record was chained to was there when that was written.
+            if not is_record(line) or lines.parse(line).previous != digest(unread[1]):
+                raise _at(unread[0], "no record of an audit log, and no line that a crash cut off")
+            before, unread = Link(before.sequence, digest(unread[1])), None
+            report.torn += 1
+        try:
+            record = lines.check(line)
+        except ServiceError as error:
+            raise _at(place, error.message) from error
+        if trusted and record.public_key not in trusted:
+            raise _at(place, f"signed by another key: {record.public_key}")
+        _follows(record, before, place, report)
+        _count(record, report)
+        before = Link(record.sequence, digest(line))
+    if unread is not None:
+        if unread[1].endswith(b"\n"):
+            raise _at(unread[0], "no record of an audit log")
+        report.torn += 1
+    report.end = before.digest
+    return report
+
+
+def find(file: Path, request_id: str, index: int | None = None) -> Saved:
+    """The receipt that was recorded of a request.
+
+    Args:
+        file: of a log; its full files are searched too.
+        request_id: as it was told in `x-request-id`.
+        index: which of its records, in their order; None where it has one only.
+
+    Raises:
+        ServiceError: invalid: there is none, there are several, it has no receipt, or the line is
+            not as it was signed.
+    """
+    wanted = [
+        (place, line)
+        for place, line in _lines(_files(file))
+        if is_record(line) and lines.parse(line).request_id == request_id
+    ]
+    if not wanted:
+        raise invalid(f"{file} has no record of a request {shown(request_id)}")
+    if index is None and len(wanted) != 1:
+        raise invalid(
+            f"{file} has {len(wanted)} records of the request {shown(request_id)}: name one,"
+            f" --item 0 to {len(wanted) - 1}"
+        )
+    if not 0 <= (index or 0) < len(wanted):
+        raise invalid(f"no item {index}: the request has {len(wanted)} records in {file}")
+    place, line = wanted[index or 0]
+    try:
+        record = lines.check(line)
+        if record.receipt is None:
+            raise invalid(f"the record, of the kind {record.kind!r}, has no receipt")
+        return Saved(parse(record.receipt), None)
+    except ServiceError as error:
+        raise _at(place, error.message) from error
+
+
+def _files(file: Path) -> list[Path]:
+    try:
+        found = [one for _, one in numbered(file)]
+    except OSError as error:
+        raise invalid(f"cannot read {file}: {error.strerror or error}") from error
+    if file.exists():
+        found.append(file)
+    if not found:
+        raise invalid(f"cannot read {file}: there is no such file")
+    return found
+
+
+def _lines(files: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """All lines, each with its place in words."""
+    try:
+        for file in files:
+            for number, line in enumerate(lines_of(file), 1):
+                yield f"{file}, line {number}", line
+    except OSError as error:
+        raise invalid(f"cannot read {files[-1]}: {error.strerror or error}") from error
+
+
+def _follows(record: Record, before: Link, place: str, report: Report) -> None:
+    if not report.records:
+        if record.sequence == 1 and record.previous != before.digest:
+            raise _at(place, "it is the first record, and names a line before it")
+        return
+    if record.sequence != before.sequence + 1:
+        raise _at(
+            place,
+            f"record {record.sequence} comes after {before.sequence}: lines are missing or moved",
+        )
+    if record.previous != before.digest:
+        raise _at(place, "the line before it is not the one that was there when it was written")
+
+
+def _count(record: Record, report: Report) -> None:
+    report.records += 1
+    report.receipts += record.receipt is not None
+    report.first = report.first or record.sequence
+    report.last = record.sequence
+    report.keys.add(record.public_key)
+    if record.kind == "resumed" and record.result is not None:
+        missed = record.result.get("missed")
+        report.missed += missed if isinstance(missed, int) else 0
+
+
+def _at(place: str, message: str) -> ServiceError:
+    return invalid(f"{place}: {message}")
