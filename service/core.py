@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service import __version__, admission, answering, answers, classify
+from service.access.gate import Gate
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
@@ -75,11 +76,16 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether new work is accepted, whether a restart is the only help, and why."""
+    """Whether new work is accepted, whether a restart is the only help, and why.
+
+    Attributes:
+        started: the first load is over, for good.
+    """
 
     ready: bool
     alive: bool
     reason: str
+    started: bool
 
 
 class Core:
@@ -90,6 +96,12 @@ class Core:
         metrics: shared with the transports, which count their requests in it.
         signer: of receipts; without one, requests that ask for a receipt are refused.
         measure: at the start, how each model runs best here, where that is not kept yet.
+
+    Attributes:
+        gate: which both doors pass before anything else.
+
+    Raises:
+        ConfigurationError: API keys that cannot be used.
     """
 
     def __init__(
@@ -103,6 +115,8 @@ class Core:
         self._signer = signer
         self._measure = measure
         self.metrics = metrics or Metrics(__version__)
+        self.gate = Gate(settings, self.metrics)
+        self._started = False
         self._state = State.STARTING
         self._models: dict[str, LoadedModel] = {}
         self._default = ""
@@ -127,6 +141,7 @@ class Core:
         """
         await asyncio.to_thread(self._load)
         self._state = State.READY
+        self._started = True
 
     async def drain(self) -> None:
         """Refuse new work, answer what was accepted (bounded by `drain_ms`), stop the engine."""
@@ -146,8 +161,8 @@ class Core:
     def health(self) -> Health:
         """Ready for new work; alive unless every device is lost, when only a restart helps."""
         if self._fleet is not None and (fault := self._fleet.fault) is not None:
-            return Health(False, not self._fleet.lost, fault)
-        return Health(self._state is State.READY, True, self._state.value)
+            return Health(False, not self._fleet.lost, fault, self._started)
+        return Health(self._state is State.READY, True, self._state.value, self._started)
 
     def info(self) -> ServiceInfo:
         """What clients may ask for.
@@ -273,6 +288,14 @@ class Core:
         """
         return self._admit(request)[1]
 
+    def check_budget(self, samples: int) -> None:
+        """Whether the caller's key may draw so many, before any part of them is charged.
+
+        Raises:
+            ServiceError: rate; invalid where it never may.
+        """
+        self.gate.check_samples(samples)
+
     def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
         """The sampling of a request, every number checked.
 
@@ -313,7 +336,10 @@ class Core:
         memory = pictures * held
         deadline = arrived + limit
         samples, early = pictures * plan.total, plan.target is not None
-        with self._reservations.request(samples, pictures, memory, deadline, early, party) as share:
+        with (
+            self.gate.drawing(samples) as drawing,
+            self._reservations.request(samples, pictures, memory, deadline, early, party) as share,
+        ):
             async with within(limit):
                 with self._reservations.decoding(samples):
                     images = await self._decode(model, request.images)
@@ -341,6 +367,7 @@ class Core:
                     results = await self._sample(fleet, jobs, following)
                 finally:
                     share.spent = samples - sum(job.outstanding for job in jobs)
+                    drawing.drawn = share.spent
                     if following is not None:
                         following.close()
                 share.answered = True

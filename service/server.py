@@ -8,24 +8,33 @@ import asyncio
 import logging
 import os
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
-import uvicorn
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from service.config import Settings
 from service.core import Core
-from service.errors import ConfigurationError
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
+from service.rest.listener import Listener, bind
+from service.rest.operations import probe_app
 from service.rpc.server import RpcServer
+from service.tls import load_tls
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
-_BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-OnReady = Callable[[Core, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the doors are."""
+
+    rest: int
+    grpc: int
+    probes: int | None
+
+
+OnReady = Callable[[Core, Ports], None]
 
 
 async def serve(settings: Settings, on_ready: OnReady) -> None:
@@ -33,25 +42,23 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
 
     Args:
         settings: frozen.
-        on_ready: called once, with the core and the ports of REST and gRPC, when work is accepted.
+        on_ready: called once, with the core and its ports, when work is accepted.
 
     Raises:
-        ConfigurationError: a port in use, a key or a model that cannot be loaded.
+        ConfigurationError: a port in use, a key, a certificate or a model that cannot be loaded.
     """
     core = Core(settings, signer=load_signer(settings), measure=True)
-    listener = _bind(settings.host, settings.port)
+    tls = load_tls(settings, core.metrics)
+    rest = Listener(create_app(core), bind(settings.host, settings.port), settings, _GRACE_S, tls)
+    probes = None
+    if settings.probe_port is not None:
+        socket = bind(settings.host, settings.probe_port)
+        probes = Listener(probe_app(core), socket, settings, _GRACE_S)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
-    config = uvicorn.Config(
-        create_app(core),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=int(_GRACE_S),  # a client that stalls must not hold the end
-    )
-    rest = _Rest(config)
+    rpc = RpcServer(core, f"{host}:{settings.grpc_port}", tls)
+    ports = Ports(rest.port, rpc.port, None if probes is None else probes.port)
     stop = _signalled()
-    serving = asyncio.create_task(rest.serve(sockets=[listener]))
+    serving = [asyncio.create_task(one.run_here()) for one in (rest, probes) if one is not None]
     try:
         await rpc.start()
         starting = asyncio.create_task(core.start())
@@ -59,23 +66,17 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            on_ready(core, listener.getsockname()[1], rpc.port)
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            on_ready(core, ports)
+            await asyncio.wait({*serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         else:
             os._exit(0)  # asked to end while a load in a thread cannot be interrupted
     finally:
         await core.drain()
         rest.should_exit = True
         await rpc.stop(_GRACE_S)
-        await serving
-
-
-class _Rest(uvicorn.Server):
-    """uvicorn without its own signal handling: one place decides when the process ends."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        if probes is not None:
+            probes.should_exit = True  # last: it tells that the others are ending
+        await asyncio.gather(*serving)
 
 
 def _signalled() -> asyncio.Event:
@@ -91,16 +92,3 @@ def _signalled() -> asyncio.Event:
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     return stop
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)  # now: two processes can bind one port, but not both listen
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(f"cannot listen for REST on {host}:{port}: {error}") from error
-    return listener

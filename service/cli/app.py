@@ -5,7 +5,19 @@ import sys
 import typer
 
 from service import __version__
-from service.cli import ask, bench, certify, data, evaluate, models, prove, serve, train, verify
+from service.cli import (
+    ask,
+    bench,
+    certify,
+    data,
+    evaluate,
+    keys,
+    models,
+    prove,
+    serve,
+    train,
+    verify,
+)
 from service.errors import ConfigurationError, ServiceError
 
 app = typer.Typer(
@@ -20,6 +32,7 @@ app.command("ask")(ask.ask)
 app.command("prove")(prove.prove)
 app.command("verify")(verify.verify)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")

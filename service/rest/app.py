@@ -6,6 +6,7 @@ from service import __version__
 from service.core import Core
 from service.rest import errors
 from service.rest.doorway import Counted, Identified
+from service.rest.guard import Guard
 from service.rest.routes import router
 
 
@@ -18,6 +19,7 @@ def create_app(core: Core) -> FastAPI:
     )
     errors.install(app, core.metrics)
     app.include_router(router(core))
+    app.add_middleware(Guard, gate=core.gate, metrics=core.metrics)
     app.add_middleware(Counted, metrics=core.metrics)
-    app.add_middleware(Identified)  # added last, it stands before the others
+    app.add_middleware(Identified, gate=core.gate)  # added last, it stands before the others
     return app
