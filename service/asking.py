@@ -60,6 +60,9 @@ class Sampler(Protocol):
     def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
         """The sampling of a request, checked."""
 
+    def check_budget(self, samples: int) -> None:
+        """Whether the caller may draw so many; rate or invalid, where not."""
+
     async def sample(
         self,
         serving: Serving,
@@ -119,6 +122,7 @@ class Asker:
         asked = _Asked(serving, request, wanted, model, answerer, prompt, plan, told)
         if request.choices:
             ballot = voting.ballot(request, answerer, prompt, plan, self._settings)
+            self._check_budget(wanted, voting.voters(wanted, ballot), model)
             held = voting.memory(ballot, prompt.pictures, model.pipeline.dimensions)
             each = asked.speaker.seconds_per_vote
             with (
@@ -132,6 +136,7 @@ class Asker:
             context, settings = answerer.prompter.context, self._settings
             generation = answering.generation(request, prompt, context, settings)
             again = answering.further(request, wanted, settings)
+            self._check_budget(wanted, again, model)
             with self._reservations.answer():
                 async with within(limit):
                     said = await self._open(asked, generation, again)
@@ -141,6 +146,14 @@ class Asker:
         self._metrics.answer_tokens.inc(spoken.tokens)
         timing = _lasting(result, arrived)
         return answering.result(result, shown, spoken, prompt, plan.confidence, beside, timing)
+
+    def _check_budget(self, wanted: EmbedRequest, beside: EmbedRequest, model: LoadedModel) -> None:
+        """Of all that an answer draws: its parts are charged alone, but fail together."""
+        parts = [part for part in (wanted, beside) if part.images]
+        plans = [self._sampler.plan(part, model) for part in parts]
+        self._sampler.check_budget(
+            sum(len(p.images) * plan.total for p, plan in zip(parts, plans, strict=True))
+        )
 
     async def _open(
         self, asked: "_Asked", generation: Generation, again: EmbedRequest

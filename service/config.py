@@ -77,6 +77,25 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 lets the system choose")
     grpc_port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 lets the system choose")
+    probe_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="plain HTTP for kubelets and Prometheus: /health/* and /metrics alone, without"
+        " keys or TLS; None: none, 0 lets the system choose",
+    )
+    api_keys: Path | None = Field(
+        None,
+        description="TOML of the digests of API keys (`fcs keys new`), read again when it changes;"
+        " None: open to everyone",
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM chain of both doors, read again when it changes; None: no TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM of its private key, not encrypted")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM of the authorities whose certificate a client must show (mTLS)"
+    )
     model: str = Field(DEFAULT_MODEL, description="package name, Hugging Face hub id or folder")
     extra_models: tuple[str, ...] | None = Field(
         None,
@@ -149,11 +168,27 @@ class Settings(BaseSettings):
     max_choices: int = Field(32, ge=2, description="of a closed question")
     max_votes: int = Field(1000, ge=1, description="draws that vote on a closed answer")
     max_timeout_ms: int = Field(600_000, ge=1)
+    max_requests: int = Field(
+        256, ge=1, description="in work at a time, over both doors; over it: 429"
+    )
+    max_connections: int = Field(
+        1024,
+        ge=2,
+        description="of each door; over it REST closes the one that was idle longest, gRPC the new",
+    )
     max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
     max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
     max_pending_bytes: int = Field(1024 * MIB, ge=1, description="host memory of tallies; 429")
     max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="of all bodies; over it: 429")
-    body_timeout_ms: int = Field(30_000, ge=1, description="longest wait for a request's body")
+    head_timeout_ms: int = Field(
+        10_000, ge=1, description="longest wait for a TLS handshake, and for a request's head"
+    )
+    body_timeout_ms: int = Field(
+        30_000,
+        ge=1,
+        description="longest wait for a request's body, and for a client that takes no more of its"
+        " answer",
+    )
     keep_alive_ms: int = Field(15_000, ge=1, description="longest silence of POST /embed/stream")
     max_stream_requests: int = Field(
         16, ge=1, description="of one gRPC stream, in work at a time; the next is not read before"
@@ -199,6 +234,17 @@ class Settings(BaseSettings):
             raise ValueError("default_votes are too few to prove anything at default_confidence")
         if len(self.default_radii) > self.max_radii:
             raise ValueError("default_radii has more than max_radii entries")
+        return self
+
+    @model_validator(mode="after")
+    def _doors(self) -> Self:
+        """Nothing that was meant to protect is half set."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: set both or neither")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        if self.max_connections <= self.max_requests:
+            raise ValueError("max_connections must be over max_requests")
         return self
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from service.config import default_control_socket
 from service.core import Core
 from service.errors import ConfigurationError
-from service.http_server import HttpServer
 from service.rest.control import create_control
+from service.rest.listener import Listener
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 1.0
@@ -32,7 +32,7 @@ class ControlServer:
     def __init__(self, core: Core, port: int) -> None:
         self._core = core
         self._path = core.settings.control_socket or default_control_socket(port)
-        self._server = HttpServer(create_control(core), _GRACE_S)
+        self._listener: Listener | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,20 +42,22 @@ class ControlServer:
             ConfigurationError: not at the place that the settings name.
         """
         try:
-            listener = _bind(self._path)
+            bound = _bind(self._path)
         except OSError as error:
             message = f"no control socket at {self._path}: {error}"
             if self._core.settings.control_socket is not None:
                 raise ConfigurationError(message) from error
             _log.warning("%s; models cannot be activated while this runs", message)
             return
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        settings = self._core.settings
+        self._listener = Listener(create_control(self._core), bound, settings, _GRACE_S)
+        self._serving = asyncio.create_task(self._listener.run_here())
 
     async def stop(self) -> None:
         """Listen no more, and leave no file."""
-        if self._serving is None:
+        if self._serving is None or self._listener is None:
             return
-        self._server.should_exit = True
+        self._listener.should_exit = True
         await self._serving
         self._path.unlink(missing_ok=True)
 

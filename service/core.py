@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from service import __version__, admission, answering, answers, caller, classify, tracing, usage
+from service.access.gate import Gate
 from service.answering import Shown
 from service.asking import Asker
 from service.attempt import Watch
@@ -76,11 +77,16 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether new work is accepted, whether a restart is the only help, and why."""
+    """Whether new work is accepted, whether a restart is the only help, and why.
+
+    Attributes:
+        started: the first load is over, for good.
+    """
 
     ready: bool
     alive: bool
     reason: str
+    started: bool
 
 
 class Core:
@@ -92,6 +98,12 @@ class Core:
         signer: of receipts; without one, requests that ask for a receipt are refused.
         audit: where certificates are recorded before they are answered; it needs a signer.
         measure: at the start, how each model runs best here, where that is not kept yet.
+
+    Attributes:
+        gate: which both doors pass before anything else.
+
+    Raises:
+        ConfigurationError: API keys that cannot be used.
     """
 
     def __init__(
@@ -107,6 +119,8 @@ class Core:
         self._signer = signer
         self._measure = measure
         self.metrics = metrics or Metrics(__version__)
+        self.gate = Gate(settings, self.metrics)
+        self._started = False
         self._state = State.STARTING
         self._servings: list[Serving] = []  # the present one last; the others end with their work
         self._changing = asyncio.Lock()
@@ -134,6 +148,7 @@ class Core:
         self._servings.append(first)
         self._tell_metrics()
         self._state = State.READY
+        self._started = True
 
     async def drain(self) -> None:
         """Refuse new work, answer what was accepted (bounded by `drain_ms`), stop the engine."""
@@ -150,11 +165,12 @@ class Core:
 
     def health(self) -> Health:
         """Ready for new work; alive unless every device is lost, when only a restart helps."""
+        started = self._started
         if self._servings and (fault := self._servings[-1].fleet.fault) is not None:
-            return Health(False, not self._servings[-1].fleet.lost, fault)
+            return Health(False, not self._servings[-1].fleet.lost, fault, started)
         if self._state is State.READY and self._audit is not None and self._audit.fault:
-            return Health(False, True, self._audit.fault)
-        return Health(self._state is State.READY, True, self._state.value)
+            return Health(False, True, self._audit.fault, started)
+        return Health(self._state is State.READY, True, self._state.value, started)
 
     def info(self) -> ServiceInfo:
         """What clients may ask for.
@@ -288,6 +304,14 @@ class Core:
             raise invalid(f"unknown model {shown(name)}; loaded: {known}", "model")
         return serving.models[name]
 
+    def check_budget(self, samples: int) -> None:
+        """Whether the caller's key may draw so many, before any part of them is charged.
+
+        Raises:
+            ServiceError: rate; invalid where it never may.
+        """
+        self.gate.check_samples(samples)
+
     def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
         """The sampling of a request, every number checked.
 
@@ -330,7 +354,10 @@ class Core:
         memory = pictures * held
         deadline = arrived + limit
         samples, early = pictures * plan.total, plan.target is not None
-        with self._reservations.request(samples, pictures, memory, deadline, early, party) as share:
+        with (
+            self.gate.drawing(samples) as drawing,
+            self._reservations.request(samples, pictures, memory, deadline, early, party) as share,
+        ):
             async with within(limit):
                 with self._reservations.decoding(samples), tracing.span("decode"):
                     images = await self._decode(model, request.images)
@@ -363,6 +390,7 @@ class Core:
                     usage.add_samples(share.spent)
                     for job in jobs:
                         job.end_span()
+                    drawing.drawn = share.spent
                     if following is not None:
                         following.close()
                 share.answered = True

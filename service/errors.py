@@ -2,8 +2,9 @@
 
 Which to raise: `invalid` for a request that can never succeed as it stands; `too_large` when a
 declared size is over a limit, before anything is decoded; `busy` when the same request may succeed
-later; `unavailable` when this process cannot serve at all. Transports map the kind to a status once
-(`service/rest/errors.py`, `service/rpc/errors.py`).
+later; `rate` when it may, and it is the caller's own budget that is spent; `unavailable` when this
+process cannot serve at all. Transports map the kind to a status once (`service/rest/errors.py`,
+`service/rpc/errors.py`).
 """
 
 from enum import Enum
@@ -17,6 +18,8 @@ class Kind(Enum):
     TOO_LARGE = "too_large"
     NOT_FOUND = "not_found"
     METHOD = "method_not_allowed"
+    UNAUTHENTICATED = "unauthenticated"
+    RATE = "rate_limited"
     BUSY = "overloaded"
     DEADLINE = "deadline_exceeded"
     UNAVAILABLE = "unavailable"
@@ -30,7 +33,8 @@ class ServiceError(Exception):
         kind: decides the status code.
         message: one sentence: what was wrong and what is allowed.
         param: the request field at fault, e.g. `radii[1]`; None where no single field is.
-        retry_after_s: for `Kind.BUSY`, the estimated seconds until there is room again.
+        retry_after_s: for `Kind.BUSY`, the estimated seconds until there is room again; for
+            `Kind.RATE`, those until the budget allows it.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.changing import OUTCOMES
 from service.errors import Kind
 from service.types import Stage, Stopped
 
@@ -45,6 +46,18 @@ class Metrics:
             ["route"],
             buckets=_SECONDS,
             registry=r,
+        )
+        self.requests_running = Gauge(
+            "fcs_requests_running", "Requests in work over both doors", registry=r
+        )
+        self.api_keys_reloads = Counter(
+            "fcs_api_keys_reloads_total",
+            "Readings of a changed file of API keys",
+            ["outcome"],
+            registry=r,
+        )
+        self.tls_reloads = Counter(
+            "fcs_tls_reloads_total", "Readings of changed TLS files", ["outcome"], registry=r
         )
         self.queue_seconds = Histogram(
             "fcs_queue_seconds",
@@ -140,6 +153,9 @@ class Metrics:
             self.samples.labels(stage=stage.name.lower())
         for phase in PHASES:
             self.phase_seconds.labels(phase=phase)
+        for outcome in OUTCOMES:
+            self.api_keys_reloads.labels(outcome=outcome)
+            self.tls_reloads.labels(outcome=outcome)
         for kind in Kind:
             self.rejections.labels(reason=kind.value)
         for reason in get_args(Stopped):

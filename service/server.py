@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service import __version__
@@ -17,21 +17,32 @@ from service.audit.log import open_log
 from service.config import Settings
 from service.control import ControlServer
 from service.core import Core
-from service.errors import ConfigurationError
-from service.http_server import HttpServer
 from service.metrics import Metrics
 from service.receipts.signing import load_signer
 from service.rest.app import create_app
+from service.rest.listener import Listener, bind
+from service.rest.operations import probe_app
 from service.rpc.server import RpcServer
+from service.tls import load_tls
 
 if TYPE_CHECKING:
     from service.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 5.0
-_BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-OnReady = Callable[[Core, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the doors are."""
+
+    rest: int
+    grpc: int
+    probes: int | None
+
+
+OnReady = Callable[[Core, Ports], None]
 
 
 async def serve(settings: Settings, on_ready: OnReady) -> None:
@@ -39,22 +50,27 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
 
     Args:
         settings: frozen.
-        on_ready: called once, with the core and the ports of REST and gRPC, when work is accepted.
+        on_ready: called once, with the core and its ports, when work is accepted.
 
     Raises:
-        ConfigurationError: a port in use, a key or a model that cannot be loaded.
+        ConfigurationError: a port in use, a key, a certificate or a model that cannot be loaded.
     """
     telemetry = _traces(settings)
     signer, metrics = load_signer(settings), Metrics(__version__)
     audit = open_log(settings, signer, metrics)
     core = Core(settings, metrics, signer, measure=True, audit=audit)
-    listener = _bind(settings.host, settings.port)
+    tls = load_tls(settings, core.metrics)
+    rest = Listener(create_app(core), bind(settings.host, settings.port), settings, _GRACE_S, tls)
+    probes = None
+    if settings.probe_port is not None:
+        socket = bind(settings.host, settings.probe_port)
+        probes = Listener(probe_app(core), socket, settings, _GRACE_S)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    rpc = RpcServer(core, f"{host}:{settings.grpc_port}")
-    rest = HttpServer(create_app(core), grace_s=_GRACE_S)
+    rpc = RpcServer(core, f"{host}:{settings.grpc_port}", tls)
+    ports = Ports(rest.port, rpc.port, None if probes is None else probes.port)
+    control = ControlServer(core, rest.port)
     stop = _signalled()
-    serving = asyncio.create_task(rest.serve(sockets=[listener]))
-    control = ControlServer(core, listener.getsockname()[1])
+    serving = [asyncio.create_task(one.run_here()) for one in (rest, probes) if one is not None]
     try:
         await control.start()
         await rpc.start()
@@ -63,8 +79,8 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            on_ready(core, listener.getsockname()[1], rpc.port)
-            await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            on_ready(core, ports)
+            await asyncio.wait({*serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         else:
             os._exit(0)  # asked to end while a load in a thread cannot be interrupted
     finally:
@@ -72,7 +88,9 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         rest.should_exit = True
         await control.stop()
         await rpc.stop(_GRACE_S)
-        await serving
+        if probes is not None:
+            probes.should_exit = True  # last: it tells that the others are ending
+        await asyncio.gather(*serving)
         if audit is not None:
             await audit.close()
         if telemetry is not None:
@@ -100,16 +118,3 @@ def _signalled() -> asyncio.Event:
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     return stop
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)  # now: two processes can bind one port, but not both listen
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(f"cannot listen for REST on {host}:{port}: {error}") from error
-    return listener

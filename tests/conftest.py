@@ -64,8 +64,8 @@ def start_server(*options, environment=None, module="service"):
     log, found = [], {}
     for line in process.stdout:
         log.append(line)
-        if match := re.search(r"REST\s+http://(\S+)", line):
-            found["rest"] = f"http://{match[1]}"
+        if match := re.search(r"REST\s+(https?://\S+)", line):
+            found["rest"] = match[1]
         if match := re.search(r"gRPC\s+(\S+:\d+)", line):
             found["grpc"] = match[1]
             break

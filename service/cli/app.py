@@ -12,6 +12,7 @@ from service.cli import (
     certify,
     data,
     evaluate,
+    keys,
     models,
     prove,
     serve,
@@ -33,6 +34,7 @@ app.command("prove")(prove.prove)
 app.command("verify")(verify.verify)
 app.add_typer(audit.app, name="audit")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate.app, name="evaluate")

@@ -10,7 +10,9 @@ import typer
 from service.cli.arrangement import in_words
 
 if TYPE_CHECKING:  # the commands must start without loading torch
+    from service.config import Settings
     from service.core import Core
+    from service.server import Ports
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _log = logging.getLogger(__name__)
@@ -79,29 +81,44 @@ def serve(
     asyncio.run(run(settings, _announce))
 
 
-def _announce(core: "Core", rest_port: int, grpc_port: int) -> None:
-    info = core.info()
-    host = core.settings.host
+def _announce(core: "Core", ports: "Ports") -> None:
+    info, settings = core.info(), core.settings
+    host = settings.host
     shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     shown = f"[{shown}]" if ":" in shown else shown
     model = info.models[0]
     if core.settings.log_format == "json":
         _log.info(
             "serving %s on %s: REST http://%s:%d gRPC %s:%d",
-            *(model.name, model.device, shown, rest_port, shown, grpc_port),
+            *(model.name, model.device, shown, ports.rest, shown, ports.grpc),
         )
         return
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
+    scheme = "http" if settings.tls_certificate is None else "https"
+    rest = f"{scheme}://{shown}:{ports.rest}"
+    curl = f"curl -s {_credentials(settings)}{rest}"
+    probes = "" if ports.probes is None else f"  probes  http://{shown}:{ports.probes}/health\n"
     typer.echo(
         f"fcs-serve {info.version}: {model.name} on {model.device}\n"
         f"  {in_words(model, model.tuning)}\n"
-        f"  REST  http://{shown}:{rest_port}  (API: /docs)\n"
-        f"  gRPC  {shown}:{grpc_port}\n"
-        f"try:  curl -s http://{shown}:{rest_port}/embed -F inputs=@{picture}"
-        " -F 'radii=[0.125, 0.25]'"
+        f"{probes}"
+        f"  REST  {rest}  (API: /docs)\n"
+        f"  gRPC  {shown}:{ports.grpc}\n"
+        f"try:  {curl}/embed -F inputs=@{picture} -F 'radii=[0.125, 0.25]'"
     )
     if any(one.answers for one in info.models):
         typer.echo(
-            f"      curl -s http://{shown}:{rest_port}/answer -F inputs=@{picture}"
-            " -F 'prompt=What kind of thing is this?'"
+            f"      {curl}/answer -F inputs=@{picture} -F 'prompt=What kind of thing is this?'"
         )
+
+
+def _credentials(settings: "Settings") -> str:
+    """What curl must be told: whom to trust, and what to show; never a key itself."""
+    options = ""
+    if settings.tls_certificate is not None:
+        options += f"--cacert {settings.tls_certificate} "
+    if settings.tls_client_ca is not None:
+        options += "--cert client.pem --key client.key "
+    if settings.api_keys is not None:
+        options += '-H "Authorization: Bearer $KEY" '
+    return options

@@ -7,6 +7,7 @@ from service.core import Core
 from service.rest import errors
 from service.rest.access import Logged
 from service.rest.doorway import Counted, Identified
+from service.rest.guard import Guard
 from service.rest.routes import router
 from service.rest.traced import Traced
 
@@ -20,8 +21,9 @@ def create_app(core: Core) -> FastAPI:
     )
     errors.install(app, core.metrics)
     app.include_router(router(core))
+    app.add_middleware(Guard, gate=core.gate, metrics=core.metrics)
     app.add_middleware(Counted, metrics=core.metrics)
     app.add_middleware(Logged)
     app.add_middleware(Traced)
-    app.add_middleware(Identified)  # added last, it stands before the others
+    app.add_middleware(Identified, gate=core.gate)  # added last, it stands before the others
     return app

@@ -7,10 +7,11 @@ from pydantic import BaseModel
 from service.rest.schemas import ErrorResponse, PictureBody, SamplingBody
 
 _CASES = {
+    401: "no valid API key, where keys are asked for",
     413: "body or picture over the limit",
     415: "neither JSON nor multipart",
     422: "malformed request or picture",
-    429: "queue full; see Retry-After",
+    429: "queue full, or a budget of the key spent; see Retry-After",
     503: "not ready, draining, or device lost",
     504: "timeout_ms passed",
 }

@@ -5,23 +5,27 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access.gate import Gate
 from service.caller import REQUEST_ID, Caller, calling, request_id
 from service.metrics import Metrics
 from service.rest.errors import CLIENT_CLOSED, ENDED
 
 
 class Identified:
-    """The request's id, to whatever works on it and back to the client."""
+    """The request's id, to whatever works on it and back to the client; and whose key it has."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app with the id at hand."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        caller = Caller(request_id(Headers(scope=scope).get(REQUEST_ID)))
+        headers = Headers(scope=scope)
+        client = self._gate.client_of(headers.get("authorization"), headers.get("x-api-key"))
+        caller = Caller(request_id(headers.get(REQUEST_ID)), client)
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -15,11 +15,13 @@ from service.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 STATUS = {
+    Kind.UNAUTHENTICATED: 401,
     Kind.INVALID: 422,
     Kind.MEDIA_TYPE: 415,
     Kind.TOO_LARGE: 413,
     Kind.NOT_FOUND: 404,
     Kind.METHOD: 405,
+    Kind.RATE: 429,
     Kind.BUSY: 429,
     Kind.DEADLINE: 504,
     Kind.UNAVAILABLE: 503,
@@ -31,13 +33,18 @@ CLIENT_CLOSED = 499  # nobody reads it; it is what the request counter shows
 _KIND = {status: kind for kind, status in STATUS.items()}
 
 
-def error_body(error: ServiceError) -> bytes:
-    """`{"error": {"type", "message", "param", "code"}}`, one line of JSON."""
+def error_body(error: ServiceError, status: int | None = None) -> bytes:
+    """`{"error": {"type", "message", "param", "code"}}`, one line of JSON.
+
+    Args:
+        error: to be told.
+        status: where it is not the one of its kind.
+    """
     fields = {
         "type": error.kind.value,
         "message": error.message,
         "param": error.param,
-        "code": STATUS[error.kind],
+        "code": status or STATUS[error.kind],
     }
     return orjson.dumps({"error": fields})
 
@@ -47,6 +54,8 @@ def error_response(error: ServiceError) -> Response:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    if error.kind is Kind.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(error_body(error), STATUS[error.kind], headers, "application/json")
 
 

@@ -6,15 +6,14 @@ from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.responses import RedirectResponse
 
 from service.core import Core
-from service.errors import unavailable
-from service.rest import compatible, encode
+from service.rest import compatible, encode, operations
 from service.rest.answers import ANSWER_EVENTS, AnswerBody, AnswerResponse, SpokenResponse, encoded
 from service.rest.body import BodyReader
 from service.rest.documented import ERRORS, documented_body, documented_events
-from service.rest.errors import CLIENT_CLOSED, error_response
+from service.rest.errors import CLIENT_CLOSED
 from service.rest.labels import ClassifyBody, ClassifyResponse
 from service.rest.leaving import unless_client_leaves
 from service.rest.schemas import EmbedBody, EmbedResponse, InfoResponse
@@ -104,37 +103,10 @@ def router(core: Core) -> APIRouter:
         """Models, noise levels, limits and defaults."""
         return Response(orjson.dumps(asdict(core.info())), media_type="application/json")
 
-    @routes.head("/health", include_in_schema=False)
-    @routes.head("/health/ready", include_in_schema=False)
-    @routes.get("/health", responses={503: ERRORS[503]})
-    @routes.get("/health/ready", responses={503: ERRORS[503]})
-    async def ready() -> Response:
-        """200 when new work is accepted, else 503 with the reason."""
-        health = core.health()
-        return _health(health.ready, health.reason)
-
-    @routes.head("/health/live", include_in_schema=False)
-    @routes.get("/health/live", responses={503: ERRORS[503]})
-    async def live() -> Response:
-        """200 while the process can recover by itself; 503 when only a restart helps."""
-        health = core.health()
-        return _health(health.alive, "alive" if health.alive else health.reason)
-
-    @routes.head("/metrics", include_in_schema=False)
-    @routes.get("/metrics")
-    async def metrics() -> Response:
-        """Prometheus text format."""
-        return Response(core.metrics.render(), media_type="text/plain; version=0.0.4")
+    routes.include_router(operations.router(core))
 
     @routes.get("/", include_in_schema=False)
     async def home() -> RedirectResponse:
         return RedirectResponse("/docs")
 
     return routes
-
-
-def _health(well: bool, reason: str) -> Response:
-    """A probe's answer; unlike a request that is refused, it is no rejection."""
-    if well:
-        return JSONResponse({"status": reason})
-    return error_response(unavailable(reason))

@@ -9,11 +9,13 @@ from service.errors import Kind, ServiceError
 
 MAX_MESSAGE = 2000  # characters: a status travels in a header
 STATUS = {
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
     Kind.INVALID: grpc.StatusCode.INVALID_ARGUMENT,
     Kind.MEDIA_TYPE: grpc.StatusCode.INVALID_ARGUMENT,
     Kind.TOO_LARGE: grpc.StatusCode.INVALID_ARGUMENT,
     Kind.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     Kind.METHOD: grpc.StatusCode.UNIMPLEMENTED,
+    Kind.RATE: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Kind.BUSY: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Kind.DEADLINE: grpc.StatusCode.DEADLINE_EXCEEDED,
     Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,

@@ -12,11 +12,14 @@ from service.errors import ConfigurationError
 from service.rpc.access import Logged
 from service.rpc.doorway import Doorway
 from service.rpc.generated import fcs_pb2
+from service.rpc.guard import Guard
 from service.rpc.servicer import FcsServicer, handlers
 from service.rpc.traced import Traced
+from service.tls import Credentials, Tls
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
 _HEALTH_POLL_S = 0.1
+_MINUTE_MS = 60_000
 
 
 class RpcServer:
@@ -25,22 +28,34 @@ class RpcServer:
     Args:
         core: the only thing its methods call.
         address: `host:port`; port 0 lets the system choose.
+        tls: None: plain.
 
     Raises:
         ConfigurationError: the address cannot be bound.
     """
 
-    def __init__(self, core: Core, address: str) -> None:
+    def __init__(self, core: Core, address: str, tls: Tls | None = None) -> None:
         self._core = core
         # The servicer refuses what is over the limit with the right status; the library, whose
         # status would say "try again", only what is far over it.
         limit = 2 * core.settings.max_body_bytes
         self._server = grpc.aio.server(
-            interceptors=[Doorway(), Traced(), Logged()],
+            interceptors=[Doorway(core.gate), Traced(), Logged(), Guard(core)],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.max_allowed_incoming_connections", core.settings.max_connections),
+                ("grpc.max_concurrent_streams", core.settings.max_requests),
+                ("grpc.server_handshake_timeout_ms", core.settings.head_timeout_ms),
+                # Without calls a connection ends; with them it is asked whether it is still there.
+                ("grpc.max_connection_idle_ms", 5 * _MINUTE_MS),
+                ("grpc.keepalive_time_ms", _MINUTE_MS),
+                ("grpc.keepalive_timeout_ms", _MINUTE_MS // 3),
+                # New connections find new replicas; calls of the old one end in their own time.
+                ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
+                # Clients may ask as often themselves, and no oftener.
+                ("grpc.http2.min_ping_interval_without_data_ms", _MINUTE_MS // 6),
             ],
         )
         self._server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
@@ -50,7 +65,10 @@ class RpcServer:
             (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
         )
         try:
-            self.port = self._server.add_insecure_port(address)
+            if tls is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, _credentials(tls))
         except RuntimeError as error:
             raise ConfigurationError(f"cannot listen for gRPC on {address}: {error}") from error
         self._watch: asyncio.Task[None] | None = None
@@ -84,3 +102,26 @@ class RpcServer:
         status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", _SERVICE):
             await self._health.set(service, status)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """Asked for before each handshake, on threads of the library."""
+    known = tls.current()
+
+    def configuration(one: Credentials) -> grpc.ServerCertificateConfiguration:
+        pair = [(one.key, one.certificate)]
+        return grpc.ssl_server_certificate_configuration(pair, one.client_ca)
+
+    def newest() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal known
+        now = tls.current()
+        if now is known:
+            return None
+        known = now
+        return configuration(now)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(known),
+        newest,  # type: ignore[arg-type]  # None: as before, which the stubs do not know
+        require_client_authentication=known.client_ca is not None,
+    )

@@ -5,12 +5,23 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from service.access.gate import Gate
 from service.config import Settings
 from service.errors import too_large
 from service.metrics import Metrics
 
 Context = ServicerContext[Any, Any]
 CANCELLED = "CANCELLED"
+
+
+def client_of(gate: Gate, context: Context) -> str | None:
+    """The name of the key in a call's metadata; None: no valid one, or none is asked for."""
+    sent = dict(context.invocation_metadata() or ())
+    bearer, key = (
+        value if isinstance(value := sent.get(name), str) else None
+        for name in ("authorization", "x-api-key")
+    )
+    return gate.client_of(bearer, key)
 
 
 def check_size(message: bytes, settings: Settings) -> None:

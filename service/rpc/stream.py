@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from google.protobuf.message import DecodeError
 
 from service import types
+from service.caller import present
 from service.core import Core
 from service.errors import Kind, ServiceError, invalid
 from service.following import Listener
@@ -75,9 +76,11 @@ class RequestStream:
     async def _serve(self, serial: int, data: bytes) -> None:
         """One request: its result or its error, whatever it is."""
         began, code, used = time.monotonic(), CANCELLED, Usage(lambda: _ROUTE)
+        caller = present()
+        client = None if caller is None else caller.client
         try:
             try:
-                with counting(used):
+                with counting(used), self._core.gate.charged(client):
                     response = await self._answer(serial, data, began)
                 code = "OK"
             except ServiceError as error:
