@@ -148,6 +148,8 @@ def test_an_exporter_that_is_not_installed_is_told_with_what_to_install():
         "import sys; sys.modules['opentelemetry.exporter.otlp.proto.http.trace_exporter'] = None;"
         "from service.telemetry import start; start('http://127.0.0.1:1', 1.0)"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert "ConfigurationError: otlp_endpoint is set" in ended.stderr
     assert "pip install 'fcs-serve[otlp]'" in ended.stderr
