@@ -16,10 +16,12 @@ class Usage:
     Attributes:
         route: its template or method, as in the metrics, as soon as that is known.
         samples: drawn for it so far.
+        client: name of its API key, as soon as that is known.
     """
 
     route: Callable[[], str]
     samples: int = 0
+    client: str | None = None
 
 
 _present: ContextVar[Usage | None] = ContextVar("fcs_usage", default=None)

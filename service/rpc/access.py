@@ -50,7 +50,7 @@ def tell(
     """Write the line of a call, or of one request of a stream, that began then, monotonic."""
     asking, route = caller.present(), usage.route()
     fields = {
-        "client": None if asking is None else asking.client,
+        "client": usage.client or (None if asking is None else asking.client),
         "method": "gRPC",
         "route": route,
         "status": code,

@@ -5,6 +5,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from service import caller, usage
 from service.config import Settings
 from service.errors import too_large
 from service.metrics import Metrics
@@ -26,5 +27,8 @@ def check_size(message: bytes, settings: Settings) -> None:
 
 def count(metrics: Metrics, route: str, code: str, began: float) -> None:
     """`fcs_requests_total` and `fcs_request_seconds` of a request that began then, monotonic."""
+    asking, used = caller.present(), usage.present()
+    if asking is not None and used is not None:
+        used.client = asking.client  # for the line of the call, which is written further outside
     metrics.requests.labels(route=route, code=code).inc()
     metrics.request_seconds.labels(route=route).observe(time.monotonic() - began)
