@@ -71,6 +71,7 @@ def configure(form: Format, level: str) -> None:
     logging.root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+    logging.getLogger("uvicorn.access").disabled = True  # it tells whole paths, queries included
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

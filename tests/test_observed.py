@@ -14,12 +14,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from service.rpc.generated import fcs_pb2 as pb
 from tests.cli.conftest import run_fcs
 from tests.conftest import start_server, stop_server
+from tests.models.answerer import tiny_mllms
 from tests.photos import locate
 from tests.tiny import picture
 
 PHOTO = locate("coffee.png")
 SEED = "00112233445566778899aabbccddeeff"
 KEY = "a-key-that-nobody-may-read"
+REFERENCE = "is-this-name-in-the-log"
 PROMPT = "is-this-prompt-in-the-log"
 SMALL = {"samples": 30, "selection_samples": 10}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -55,17 +57,19 @@ class Collector:
 def seen(tmp_path_factory):
     """What requests of every kind leave behind: after the server's end, which flushes all."""
     folder, collector = tmp_path_factory.mktemp("observed"), Collector()
+    language = tiny_mllms.write("llava", folder / "tiny-llava")
     running = start_server(
         *("--allow-client-seed", "--log-level", "debug"),
         environment={
             "FCS_LOG_FORMAT": "json",
-            "FCS_EXTRA_MODELS": '["lite0-smollm2"]',
+            "FCS_EXTRA_MODELS": json.dumps([str(language)]),
             "FCS_OTLP_ENDPOINT": collector.url,
             "FCS_AUDIT_LOG": str(folder / "audit.jsonl"),
             "FCS_CACHE_DIR": str(folder / "cache"),
         },
     )
     answers = {}
+    answered = {"generation_seed": "1", "temperature": "1"}
     with running.client(headers=HEADERS) as client:
         photo = PHOTO.read_bytes()
         embed = {**SMALL, "samples": 60, "radii": [0.05, 0.1]}
@@ -81,8 +85,12 @@ def seen(tmp_path_factory):
         post("two", "/embed", [*one, ("inputs", picture())], **SMALL)
         post("uncertified", "/embed", one, selection_samples=10, certify=False)
         post("stream", "/embed/stream", one, **SMALL)
-        post("label", "/classify", one, **SMALL, label_set="imagenet")
-        post("answer", "/answer", one, **SMALL, prompt=PROMPT, max_tokens=3)
+        nearest = [
+            {"id": f"{REFERENCE}-{i}", "embedding": [float(i == j) for j in range(1280)]}
+            for i in range(2)
+        ]
+        post("label", "/classify", one, **SMALL, references=nearest)
+        post("answer", "/answer", one, **SMALL, prompt=PROMPT, max_tokens=9, **answered)
         post("vote", "/answer", one, certify=False, prompt=PROMPT, choices=["yes", "no"])
         post("spoken", "/answer", one, **SMALL, prompt=PROMPT, max_tokens=3, stream=True)
         post("refused", "/answer", one, **SMALL, prompt=PROMPT, max_tokens=0, seed=SEED)
@@ -127,7 +135,7 @@ def test_no_seed_key_prompt_or_answer_is_in_the_log(seen):
     secrets = [SEED, KEY, PROMPT, answers["answer"].json()["answer"]]
     item = answers["embed"].json()["data"][0]
     secrets += [item["certificate"]["seed"], str(item["embedding"][0])]
-    secrets += [answers["label"].json()["data"][0]["candidates"][0]["label"]]
+    secrets += [REFERENCE]
     assert all(secrets)
     assert [secret for secret in secrets if secret in whole] == []
 
@@ -224,7 +232,9 @@ def test_each_certificate_of_every_door_is_on_record_with_a_receipt(seen):
     assert of["vote"]["receipt"] is None
     assert of["vote"]["result"]["vote"]["draws"] > 0
     assert of["label"]["result"]["certified_radius"] >= 0
-    assert PROMPT not in (folder / "audit.jsonl").read_text()
+    kept = (folder / "audit.jsonl").read_text()
+    assert PROMPT not in kept
+    assert REFERENCE not in kept
     # Those of both doors so far; gRPC came after the scrape.
     assert "fcs_audit_records_total 9.0" in answers["metrics"].text
     assert "fcs_audit_failures_total 0.0" in answers["metrics"].text
