@@ -6,6 +6,8 @@ import time
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from service.audit.reading import check, find
 from service.bench.processes import resident_bytes
@@ -27,8 +29,15 @@ class Victim:
         self.audit = folder / "audit.jsonl"
         self._ports = free_port(), free_port()
         self._module = module
+        key = folder / "key.pem"
+        key.write_bytes(
+            Ed25519PrivateKey.generate().private_bytes(
+                Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+            )
+        )
+        key.chmod(0o600)
         self._environment = {
-            "FCS_SIGNING_KEY": str(folder / "key.pem"),
+            "FCS_SIGNING_KEY": str(key),
             "FCS_AUDIT_LOG": str(self.audit),
             **environment,
         }
