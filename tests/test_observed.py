@@ -111,6 +111,7 @@ def seen(tmp_path_factory):
             stub.Embed(pb.EmbedRequest(images=[b"?"]), metadata=metadata)
     stop_server(running)
     collector.server.shutdown()
+    collector.server.server_close()
     return answers, [json.loads(line) for line in running.log], running.log, collector, folder
 
 
