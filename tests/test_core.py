@@ -4,13 +4,15 @@ import time
 import numpy as np
 import pytest
 
+from service.access.keys import digest
+from service.caller import Caller, calling
 from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError, Kind, ServiceError
 from service.job import JobResult
 from service.models import catalogue
 from service.scheduler import Scheduler
-from service.types import EmbedRequest
+from service.types import EmbedRequest, Target
 from tests.tiny import Rotation, picture, revision_at, tiny_model
 
 SMALL = {"samples": 50, "selection_samples": 10}
@@ -283,3 +285,27 @@ def answered_early(job):
     return JobResult(
         np.ones(4, np.float32) / 2, 1.0, None, None, 0, 0, 0, job.work.attempt.model, None
     )
+
+
+def test_a_key_pays_for_the_samples_that_were_drawn_and_for_no_others(tmp_path):
+    file = tmp_path / "keys.toml"
+    file.write_text(f'[keys.ann]\nsha256 = "{digest("k")}"\nsamples_per_minute = 2000\n')
+    early = {"samples": 1500, "target": Target(0.01, 0.1)}
+
+    async def scenario(core):
+        with calling(Caller("id", "ann")):
+            stopped = await core.embed(request_of(**early))
+            spent = stopped.data[0].certificate.estimation_samples
+            assert spent < 1000
+            with pytest.raises(ServiceError):
+                await core.embed(request_of(b"no picture", samples=1500))  # costs nothing
+            core.check_budget(900)
+            with pytest.raises(ServiceError) as over:
+                core.check_budget(2000)
+            with pytest.raises(ServiceError) as never:
+                await core.embed(request_of(samples=3000))
+        await core.embed(request_of(samples=3000))  # of nobody
+        return over.value.kind, never.value.kind
+
+    kinds = run(scenario, api_keys=file)
+    assert kinds == (Kind.RATE, Kind.INVALID)

@@ -1,0 +1,128 @@
+"""Slow, silent and many clients at a real socket."""
+
+import socket
+import time
+
+import pytest
+
+from tests.conftest import start_server, stop_server
+
+HEAD_S = 1.0
+LIMITS = {
+    "FCS_HEAD_TIMEOUT_MS": "1000",
+    "FCS_BODY_TIMEOUT_MS": "4000",
+    "FCS_MAX_REQUESTS": "2",
+    "FCS_MAX_CONNECTIONS": "6",
+}
+UPLOAD = (
+    b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 1000\r\n\r\n{"
+)
+
+
+@pytest.fixture(scope="module")
+def small():
+    running = start_server(environment=LIMITS)
+    yield running
+    stop_server(running)
+
+
+def connect(server):
+    host, port = server.rest.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def read_to_the_end(connection):
+    found = b""
+    try:
+        while data := connection.recv(65536):
+            found += data
+    except ConnectionError:
+        pass
+    return found
+
+
+def test_a_head_that_comes_byte_by_byte_is_not_waited_for(small):
+    with connect(small) as slow:
+        began = time.monotonic()
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                slow.sendall(b"G")
+                time.sleep(0.1)
+        assert HEAD_S <= time.monotonic() - began < 8
+
+
+def test_a_client_that_says_nothing_is_told_so_and_closed(small):
+    with connect(small) as silent:
+        began = time.monotonic()
+        answer = read_to_the_end(silent)
+        assert HEAD_S * 0.9 <= time.monotonic() - began < 8
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"deadline_exceeded"' in answer
+
+
+def test_a_body_that_nobody_wants_does_not_go_on_forever(small):
+    with connect(small) as endless:
+        endless.sendall(UPLOAD.replace(b"application/json", b"text/plain"))
+        assert endless.recv(1000).startswith(b"HTTP/1.1 415")
+        with pytest.raises(ConnectionError):
+            for _ in range(100):
+                endless.sendall(b"x")
+                time.sleep(0.1)
+
+
+def test_over_the_requests_in_work_the_next_is_refused_unread_but_probes_are_answered(small):
+    with connect(small) as one, connect(small) as two, small.client() as client:
+        for stalled in (one, two):
+            stalled.sendall(UPLOAD)
+        until = time.monotonic() + 3
+        while "fcs_requests_running 2.0" not in client.get("/metrics").text:
+            assert time.monotonic() < until
+        refused = client.get("/info")
+        assert refused.status_code == 429
+        assert refused.json()["error"]["type"] == "overloaded"
+        assert refused.headers["retry-after"] == "1"
+        with connect(small) as third:
+            third.sendall(UPLOAD)
+            assert third.recv(100).startswith(b"HTTP/1.1 429")
+        assert client.get("/health/ready").status_code == 200
+        assert read_to_the_end(one).startswith(b"HTTP/1.1 504")  # the body's own limit
+    with small.client() as client:
+        assert client.get("/info").status_code == 200
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_was_idle_longest(small):
+    with connect(small) as busy:
+        busy.sendall(UPLOAD)
+        idle = [connect(small) for _ in range(5)]
+        try:
+            with small.client() as client:
+                assert client.get("/health").status_code == 200
+            idle[0].settimeout(HEAD_S / 2)
+            assert read_to_the_end(idle[0]) == b""  # closed before its head was due
+        finally:
+            for one in idle:
+                one.close()
+        assert read_to_the_end(busy).startswith(b"HTTP/1.1 504")
+
+
+def test_a_client_that_takes_no_answers_is_closed(small):
+    with connect(small) as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(0.5)
+        began = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - began < 20:
+                try:
+                    deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+                except TimeoutError:
+                    continue
+        assert time.monotonic() - began > 3
+
+
+def test_what_is_no_http_is_told_in_the_common_form(small):
+    with connect(small) as strange:
+        strange.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = read_to_the_end(strange)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b'"type":"invalid_request"' in answer
