@@ -1,4 +1,4 @@
-"""Tools of the environment of `make test-deploy`, and everything that is rendered, rendered once."""
+"""Tools of `make test-deploy`'s environment, and everything that is rendered, rendered once."""
 
 import shutil
 import subprocess

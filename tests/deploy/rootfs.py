@@ -102,7 +102,14 @@ class Image:
                 inside.parent.mkdir(parents=True, exist_ok=True)
                 inside.touch()
             mounts.append(_bind(path, inside, "ro"))
-        command = ["env", "-i", *_words(environment), "/bin/sh", "-c", f"cd {self.folder} && {text}"]
+        command = [
+            "env",
+            "-i",
+            *_words(environment),
+            "/bin/sh",
+            "-c",
+            f"cd {self.folder} && {text}",
+        ]
         script = [*mounts, f"exec chroot {self.root} {shlex.join(command)}"]
         done = subprocess.run(
             ["unshare", "--mount", "sh", "-ec", "\n".join(script)],

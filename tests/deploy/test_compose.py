@@ -1,4 +1,4 @@
-"""The compose files, resolved by the Compose client itself, which checks them against its schema."""
+"""The compose files, resolved by the Compose client, which checks them against its schema."""
 
 import os
 from pathlib import Path

@@ -21,7 +21,8 @@ def test_hadolint_finds_something_elsewhere(tmp_path):
     file = tmp_path / "Dockerfile"
     file.write_text("FROM debian\nRUN cd /tmp && sudo ls\n")
     assert {"DL3003", "DL3004", "DL3006"} <= {
-        finding["code"] for finding in json.loads(run("hadolint", "--format", "json", str(file)).stdout)
+        finding["code"]
+        for finding in json.loads(run("hadolint", "--format", "json", str(file)).stdout)
     }
 
 
@@ -35,12 +36,16 @@ def test_the_base_is_an_argument_and_cpu_the_default_target():
 
 
 def test_everything_copied_is_let_through_and_little_else_is():
-    copied = [
-        name for text in STAGES["build"].all("COPY") for name in text.split()[:-1]
-    ]
+    copied = [name for text in STAGES["build"].all("COPY") for name in text.split()[:-1]]
     assert len(copied) == 6
     assert all(in_context(IGNORE, name.removeprefix("./")) for name in copied)
-    for name in (".git", ".venv/bin/python", "tests/tiny.py", "service/rest/__pycache__/a.pyc", ".env"):
+    for name in (
+        ".git",
+        ".venv/bin/python",
+        "tests/tiny.py",
+        "service/rest/__pycache__/a.pyc",
+        ".env",
+    ):
         assert not in_context(IGNORE, name)
     assert in_context(IGNORE, "service/rest/app.py")
 

@@ -24,7 +24,8 @@ BUILD = REPOSITORY / "build" / "deploy"
 CACHE_FILE = "/app/cache/converted"
 _POST = """
 import sys, urllib.request
-request = urllib.request.Request(sys.argv[1], sys.stdin.buffer.read(), {"content-type": "application/json"})
+body, kind = sys.stdin.buffer.read(), {"content-type": "application/json"}
+request = urllib.request.Request(sys.argv[1], body, kind)
 sys.stdout.buffer.write(urllib.request.urlopen(request, timeout=120).read())
 """
 
@@ -90,8 +91,10 @@ def test_the_health_check_fails_where_nothing_answers(image, service):
 def test_a_picture_is_embedded_and_certified(service):
     body = {"inputs": [picture()], "samples": 100, "radii": [0.125], "target": None}
     done = subprocess.run(
-        ["nsenter", f"--target={service.pid}", "--net", sys.executable, "-c", _POST]
-        + ["http://127.0.0.1:8000/embed"],
+        [
+            *("nsenter", f"--target={service.pid}", "--net", sys.executable, "-c", _POST),
+            "http://127.0.0.1:8000/embed",
+        ],
         input=json.dumps(body).encode(),
         capture_output=True,
         check=True,
@@ -147,8 +150,11 @@ def test_a_termination_signal_ends_it_cleanly(service):
 
 def picture():
     """A grey PNG of 32 x 32, base64."""
+
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     rows = zlib.compress(b"".join(b"\0" + bytes([128] * 96) for _ in range(32)))
     header = struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Kubernetes objects: schemas, policies, and the arithmetic and the ports that hold them together."""
+"""Kubernetes objects: schemas, policies, and the sums and ports that hold them together."""
 
 import json
 import re
@@ -66,7 +66,10 @@ def test_no_policy_of_checkov_fails(rendered, charted, name, tmp_path):
         failed = [check["check_id"] for check in report["results"]["failed_checks"]]
         assert report["summary"]["passed"] > 50
         assert failed == []
-        reasons = [check["check_result"]["suppress_comment"] for check in report["results"].get("skipped_checks", [])]
+        reasons = [
+            check["check_result"]["suppress_comment"]
+            for check in report["results"].get("skipped_checks", [])
+        ]
         assert all(reasons)
 
 
@@ -159,7 +162,9 @@ def test_pods_are_hardened(rendered, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_one_thing_scales_and_replicas_are_left_to_it(rendered, name):
     scalers = [
-        o["kind"] for o in rendered[name] if o["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}
+        o["kind"]
+        for o in rendered[name]
+        if o["kind"] in {"HorizontalPodAutoscaler", "ScaledObject"}
     ]
     assert len(scalers) == 1
     assert "replicas" not in one(rendered[name], "Deployment")["spec"]
@@ -180,7 +185,8 @@ def test_the_service_monitor_finds_the_service_of_metrics(rendered):
     monitor = one(rendered["monitoring"], "ServiceMonitor")
     wanted = monitor["spec"]["selector"]["matchLabels"]
     found = [
-        o for o in rendered["monitoring"]
+        o
+        for o in rendered["monitoring"]
         if o["kind"] == "Service" and wanted.items() <= o["metadata"]["labels"].items()
     ]
     assert [o["metadata"]["name"] for o in found] == ["fcs-serve-metrics"]
@@ -200,7 +206,9 @@ def test_the_operators_rule_holds_the_very_rules(rendered):
 
 
 def test_the_adapters_metric_is_the_autoscalers(rendered):
-    (rule,) = yaml.safe_load((DEPLOY / "monitoring" / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    (rule,) = yaml.safe_load((DEPLOY / "monitoring" / "prometheus-adapter.yaml").read_text())[
+        "rules"
+    ]["custom"]
     (metric,) = one(rendered["cpu"], "HorizontalPodAutoscaler")["spec"]["metrics"]
     assert rule["name"]["as"] == metric["pods"]["metric"]["name"] == "fcs_pending_samples"
     assert rule["seriesQuery"].startswith("fcs_pending_samples{")

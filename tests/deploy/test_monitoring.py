@@ -59,8 +59,7 @@ def known(expression):
     samples = exported()
     for selector in selectors(promql_parser.parse(as_prometheus_sees_it(expression))):
         assert (
-            selector.name in samples
-            or selector.name in names | COMING_METRICS | FROM_PROMETHEUS
+            selector.name in samples or selector.name in names | COMING_METRICS | FROM_PROMETHEUS
         ), f"{selector.name} is not exported: {expression}"
         if selector.name in samples:
             labels = {matcher.name for matcher in selector.matchers.matchers}
@@ -81,7 +80,8 @@ def test_every_unit_test_of_the_rules_passes():
 
 def test_every_alert_is_tested_firing_and_not_firing():
     cases = [
-        case for test in yaml.safe_load(TESTS.read_text())["tests"]
+        case
+        for test in yaml.safe_load(TESTS.read_text())["tests"]
         for case in test.get("alert_rule_test", [])
     ]
     alerts = {rule["alert"] for rule in rules() if "alert" in rule}
@@ -91,7 +91,9 @@ def test_every_alert_is_tested_firing_and_not_firing():
 
 def test_every_alert_is_in_the_runbook():
     text = (REPOSITORY / "docs" / "deploy.md").read_text()
-    missing = [rule["alert"] for rule in rules() if "alert" in rule and f"`{rule['alert']}`" not in text]
+    missing = [
+        rule["alert"] for rule in rules() if "alert" in rule and f"`{rule['alert']}`" not in text
+    ]
     assert missing == []
 
 

@@ -10,7 +10,10 @@ NO_SETTINGS = {"config", "image", "secrets"}  # the file of settings; two variab
 
 
 def test_files_of_deployment_name_only_settings():
-    files = [REPOSITORY / name for name in ("Dockerfile", "docker-compose.yml", "docker-compose.secure.yml")]
+    files = [
+        REPOSITORY / name
+        for name in ("Dockerfile", "docker-compose.yml", "docker-compose.secure.yml")
+    ]
     files += [file for file in DEPLOY.rglob("*") if file.suffix in {".yaml", ".yml", ".tpl"}]
     known = set(Settings.model_fields) | COMING_SETTINGS | NO_SETTINGS
     found = {
