@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KEYWORDS = frozenset(
-    ["ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"]
+    [
+        *("ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "RUN"),
+        *("STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
+    ]
 )
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 

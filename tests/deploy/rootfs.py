@@ -151,8 +151,10 @@ class Image:
     def execute(self, process: subprocess.Popen, command: list[str]) -> subprocess.CompletedProcess:
         """`docker exec`: a command in the namespaces of a running service, as its user."""
         return subprocess.run(
-            ["nsenter", f"--target={process.pid}", "--mount", "--net", "chroot", self.root]
-            + self._as_user(command),
+            [
+                *("nsenter", f"--target={process.pid}", "--mount", "--net"),
+                *("chroot", self.root, *self._as_user(command)),
+            ],
             capture_output=True,
             text=True,
             check=False,
