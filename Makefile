@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures prove proto lock clean
+.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures prove test-deploy rules proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench bench-targets bench-peers figures prove proto lock clean"
+	@echo "also: setup lint types format bench bench-targets bench-peers figures prove test-deploy rules proto lock clean"
 
 setup: $(STAMP)
 
@@ -76,6 +76,24 @@ prove: setup
 		--samples 1000 --target 0.9 --shift 0.5 --shift 1 --shift 1.5 --steps 40 --repeats 2
 	$(BIN)/fcs prove build/pictures/*.png
 
+# What is deployed, by the operators' own tools, in an environment of its own. Two are Debian's.
+DEPLOY := .venv-deploy
+$(DEPLOY)/.installed: requirements-deploy.lock pyproject.toml
+	test -x $(DEPLOY)/bin/python || $(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on --requirement requirements-deploy.lock
+	$(DEPLOY)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable .
+	touch $@
+
+test-deploy: $(DEPLOY)/.installed
+	@command -v promtool >/dev/null || { echo "promtool is missing: apt-get install prometheus" >&2; exit 1; }
+	@command -v debootstrap >/dev/null || { echo "debootstrap is missing: apt-get install debootstrap" >&2; exit 1; }
+	$(DEPLOY)/bin/python -m pytest -p no:cloudcoil --confcutdir=tests/deploy tests/deploy $(ARGS)
+
+# The groups of rules.yaml, once more for the Prometheus operator.
+rules:
+	sed -i '/^spec:$$/q' deploy/monitoring/prometheusrule.yaml
+	sed '/^#/d; /./s/^/  /' deploy/monitoring/rules.yaml >> deploy/monitoring/prometheusrule.yaml
+
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc --proto_path=service/rpc/generated=proto/fcs/v1 \
 		--python_out=. --grpc_python_out=. --mypy_out=quiet:. --mypy_grpc_out=quiet:. \
@@ -85,6 +103,7 @@ proto: setup
 
 # requirements.lock is what a server needs, requirements-dev.lock that and the tools of development,
 # requirements-peers.lock a server and those it is compared with; what they share has one version.
+# requirements-deploy.lock, tools alone, is a `pip freeze` of requirements-deploy.in installed anew.
 COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 lock: setup

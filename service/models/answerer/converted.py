@@ -76,6 +76,8 @@ def _convert(file: Path, folder: Path) -> None:
         model.load_state_dict(read.state_dict())
         model.save_pretrained(folder)
     _write_tokenizer(tokenizer, folder)
+    for written in folder.iterdir():
+        written.chmod(0o644)  # a container prepares as root and serves as somebody else
 
 
 def _write_tokenizer(old: Any, folder: Path) -> None:

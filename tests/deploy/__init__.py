@@ -1,0 +1,1 @@
+"""What is deployed, by the tools that operators use: `make test-deploy`, in its own environment."""
