@@ -1,6 +1,5 @@
 """Encoded bytes -> one RGB picture; every limit is checked on the header, before pixels exist."""
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import (
 )
 
 from service.errors import ServiceError, invalid, too_large
+from service.pictures.bombs import Pieces, check_segments, check_work
 
 # Decoders with a small surface; TIFF, PSD, EPS and the like stay closed. (Pillow opens MPO, which
 # phones write for JPEG, through its JPEG plugin.)
@@ -56,11 +56,14 @@ def decode(
 
     Raises:
         ServiceError: too_large for a declared size over the limit, invalid for anything that is not
-            a complete picture of an accepted format.
+            a complete picture of an accepted format, or that is made to cost far more than its
+            size (`service.pictures.bombs`).
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        scans = check_segments(data, param)
+        with Image.open(Pieces(data, param), formats=FORMATS) as opened:
             _check_size(opened.size, max_pixels, param)
+            check_work(opened.size, scans, _decoder(opened), max_pixels, param)
             if check is not None:
                 check(opened.size)
             return as_seen(opened)
@@ -87,8 +90,16 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def _decoder(opened: Image.Image) -> str:
+    """Pillow's name of what will read the pixels; WebP's says nothing before it does."""
+    tiles = getattr(opened, "tile", None)
+    return str(tiles[0][0]) if tiles else ""
+
+
 def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> None:
     width, height = size
+    if width < 1 or height < 1:
+        raise invalid(f"the picture declares {width}x{height}: it has no pixels", param)
     if width * height > max_pixels:
         raise too_large(
             f"the picture declares {width}x{height} = {width * height} pixels;"
