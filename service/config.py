@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.errors import ConfigurationError
+from service.locations import origin
 from service.types import DtypeName, MemoryFormat
 
 PREFIX = "FCS_"
@@ -65,6 +66,14 @@ def _devices(value: str) -> str:
 
 
 Devices = Annotated[str, AfterValidator(_devices)]
+
+
+def _origin(value: str) -> str:
+    origin(value)
+    return value
+
+
+FetchHost = Annotated[str, AfterValidator(_origin)]
 
 
 class Settings(BaseSettings):
@@ -188,6 +197,14 @@ class Settings(BaseSettings):
         ge=1,
         description="longest wait for a request's body, and for a client that takes no more of its"
         " answer",
+    )
+    fetch_hosts: tuple[FetchHost, ...] = Field(
+        (),
+        description="hosts that pictures may be fetched from, e.g. images.example.com, one with a"
+        " port, or http://... for plain HTTP; none: URLs are refused",
+    )
+    fetch_timeout_ms: int = Field(
+        5_000, ge=1, description="longest wait for all pictures of a request that are fetched"
     )
     keep_alive_ms: int = Field(15_000, ge=1, description="longest silence of POST /embed/stream")
     max_stream_requests: int = Field(

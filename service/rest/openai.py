@@ -29,7 +29,7 @@ _OWNER = "fcs-serve"
 
 
 class ImageUrl(Form):
-    """A picture as a data URI; remote URLs are refused."""
+    """A picture as a data URI, or as the URL of a host that the operator allows."""
 
     url: str
     detail: Literal["auto", "low", "high"] = "auto"

@@ -72,7 +72,8 @@ class PictureBody(SamplingBody):
     """Pictures and their sampling."""
 
     inputs: str | Annotated[list[str], Field(max_length=MAX_INPUTS, fail_fast=True)] = Field(
-        description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP; one or a list"
+        description="base64 or data URI of PNG, JPEG, WebP, GIF or BMP, or a URL where the operator"
+        " allows its host; one or a list"
     )
 
     def encoded(self) -> list[tuple[str, str]]:
