@@ -1,4 +1,4 @@
-"""Bytes of a body -> (body of its kind, pictures): strictly typed, each failure naming its field."""
+"""Bytes of a body -> (body of its kind, pictures), strictly typed; failures name their field."""
 
 import base64
 import binascii
