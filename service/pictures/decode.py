@@ -98,8 +98,6 @@ def _decoder(opened: Image.Image) -> str:
 
 def _check_size(size: tuple[int, int], max_pixels: int, param: str | None) -> None:
     width, height = size
-    if width < 1 or height < 1:
-        raise invalid(f"the picture declares {width}x{height}: it has no pixels", param)
     if width * height > max_pixels:
         raise too_large(
             f"the picture declares {width}x{height} = {width * height} pixels;"
