@@ -10,7 +10,7 @@ from service.core import Core
 from service.errors import Kind, ServiceError, shown
 from service.rest import openai
 from service.rest.body import BodyReader
-from service.rest.documented import ERRORS, documented_json
+from service.rest.documented import ERRORS, NOT_FOUND, documented_json
 from service.rest.errors import CLIENT_CLOSED
 from service.rest.leaving import unless_client_leaves
 from service.rest.openai import ChatBody, CompletionStream, EmbeddingsBody
@@ -63,7 +63,7 @@ def router(core: Core, bodies: BodyReader) -> APIRouter:
         """The loaded models."""
         return openai.models(core.info(), started)
 
-    @routes.get("/models/{name:path}", responses={503: ERRORS[503]})
+    @routes.get("/models/{name:path}", responses={404: NOT_FOUND, 503: ERRORS[503]})
     async def model(name: str) -> dict[str, Any]:
         """One loaded model."""
         listed = openai.models(core.info(), started)["data"]

@@ -18,6 +18,7 @@ _CASES = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": text} for status, text in _CASES.items()
 }
+NOT_FOUND: dict[str, Any] = {"model": ErrorResponse, "description": "no such model is loaded"}
 _FORM = {
     "type": "object",
     "description": "files as `inputs`; other fields as in the JSON body",

@@ -1,7 +1,7 @@
 """Health and metrics: what operators' machines ask, on the open door and on the probes' own."""
 
 from fastapi import APIRouter, FastAPI, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from service.core import Core
 from service.errors import unavailable
@@ -46,7 +46,7 @@ def router(core: Core) -> APIRouter:
         return _health(health.alive, "alive" if health.alive else health.reason)
 
     @routes.head("/metrics", include_in_schema=False)
-    @routes.get("/metrics")
+    @routes.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Prometheus text format."""
         return Response(core.metrics.render(), media_type="text/plain; version=0.0.4")

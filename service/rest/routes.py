@@ -43,7 +43,7 @@ def router(core: Core) -> APIRouter:
     @routes.post(
         "/embed/stream",
         status_code=200,
-        response_class=EventStream,
+        response_class=Response,  # its failures are JSON
         response_model=None,
         responses={200: documented_events(EVENTS), **ERRORS},
         openapi_extra=documented_body(EmbedBody),

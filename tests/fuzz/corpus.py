@@ -61,6 +61,6 @@ def _of(target: str) -> list[bytes]:
         case "receipts":
             values = base64.b64encode(sample.VALUES).decode()
             item = {"embedding": values, "receipt": sample.fields()}
-            return [sample.text(), json.dumps({"data": [item]}).encode()]
+            return [sample.text().encode(), json.dumps({"data": [item]}).encode()]
         case _:
             return [b"https://a.example/x?y=z#f", b"http://b.example:8080/", b"https://u@a.example"]

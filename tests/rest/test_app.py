@@ -28,3 +28,13 @@ def test_an_unexpected_failure_is_a_500_in_the_common_form_and_counted_as_one(mo
     assert "loading" in not_ready.json()["error"]["message"]
     assert 'fcs_requests_total{code="503",route="/health/ready"} 1.0' in metrics
     assert 'fcs_rejections_total{reason="unavailable"} 0.0' in metrics  # a probe asks for no work
+
+
+def test_what_is_documented_is_what_is_answered():
+    """What schemathesis found once (`make fuzz`): content types and statuses of three routes."""
+    paths = create_app(Core(Settings())).openapi()["paths"]
+    assert set(paths["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    assert "404" in paths["/v1/models/{name}"]["get"]["responses"]
+    stream = paths["/embed/stream"]["post"]["responses"]
+    assert set(stream["200"]["content"]) == {"text/event-stream"}
+    assert set(stream["422"]["content"]) == {"application/json"}
