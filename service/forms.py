@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from service import types
 from service.types import Method, Stopped
@@ -76,20 +76,13 @@ class Samples(Form):
     estimation: Count
 
 
-# Told as a list of one kind of item, which every reader of OpenAPI understands.
-Pair = Annotated[
-    tuple[int, int],
-    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
-]
-
-
 class Space(Form):
     """Where radii and sigma are measured."""
 
     height: Pixels
     width: Pixels
     channels: Printable = Field(max_length=10)
-    range: Pair
+    range: tuple[int, int]
     norm: Printable = Field(max_length=10)
 
 

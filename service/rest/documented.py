@@ -39,9 +39,15 @@ def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
         rest = {key: value for key, value in part.items() if key != "$ref"}
         return _inlined({**definitions[name], **rest}, definitions)
     # A discriminator maps to references that are no more; its branches tell themselves apart.
-    return {
+    told = {
         key: _inlined(value, definitions) for key, value in part.items() if key != "discriminator"
     }
+    # Places all of one kind are a list of it, which every reader of OpenAPI understands.
+    match told.get("prefixItems"):
+        case [first, *others] if all(one == first for one in others):
+            told["items"] = first
+            del told["prefixItems"]
+    return told
 
 
 def documented_body(kind: type[PictureBody]) -> dict[str, Any]:
