@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures fuzz prove test-deploy rules proto lock clean
+.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench bench-targets bench-peers figures fuzz prove test-deploy rules proto lock clean"
+	@echo "also: setup lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean"
 
 setup: $(STAMP)
 
@@ -88,6 +88,11 @@ prove: setup
 	$(BIN)/fcs prove build/pictures/*.png --model build/tiny-vit --sigma 0.1 --sigma 0.25 \
 		--samples 1000 --target 0.9 --shift 0.5 --shift 1 --shift 1.5 --steps 40 --repeats 2
 	$(BIN)/fcs prove build/pictures/*.png
+
+# Faults under load, about ten minutes on two cores; needs libfaketime and the right to mount a tmpfs.
+chaos: setup
+	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo "libfaketime is missing: apt-get install libfaketime" >&2; exit 1; }
+	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)
 
 # What is deployed, by the operators' own tools, in an environment of its own. Two are Debian's.
 DEPLOY := .venv-deploy
