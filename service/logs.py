@@ -71,6 +71,7 @@ def configure(form: Format, level: str) -> None:
     logging.root.setLevel(level.upper())
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.root.level))
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_repeats_nothing)
     logging.getLogger("uvicorn.access").disabled = True  # it tells whole paths, queries included
     logging.captureWarnings(True)
     sys.excepthook = _uncaught
@@ -140,6 +141,11 @@ def _note_circumstances(record: logging.LogRecord) -> bool:
         if getattr(record, name, None) is None:
             setattr(record, name, value)
     return True
+
+
+def _repeats_nothing(record: logging.LogRecord) -> bool:
+    """Not what gRPC says of metadata that is not UTF-8: it repeats it, which may be a key."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

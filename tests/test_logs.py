@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from service.caller import Caller, calling
-from service.logs import JsonLines, TextLines, _note_circumstances
+from service.logs import JsonLines, TextLines, _note_circumstances, _repeats_nothing
 
 EVIL = "x\n2026-01-01T00:00:00.000Z INFO service: forged\x1b[2J\u2028\u202e\r"
 
@@ -48,3 +48,13 @@ def test_time_is_utc_to_the_millisecond(formatter):
     record = logging.LogRecord("a", logging.INFO, "f", 1, "m", (), None)
     record.created = 1_800_000_000.1239
     assert "2027-01-15T08:00:00.123Z" in formatter.format(record)
+
+
+def test_what_grpc_repeats_of_metadata_is_in_no_line():
+    def of(message):
+        return logging.LogRecord(
+            "grpc._cython.cygrpc", logging.ERROR, "f", 1, message, (b"k",), None
+        )
+
+    assert not _repeats_nothing(of("Invalid encoding on %s"))
+    assert _repeats_nothing(of("the server ended: %s"))

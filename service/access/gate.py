@@ -62,7 +62,10 @@ class Gate:
         Raises:
             ServiceError: unauthenticated.
         """
-        if self._keys is not None and client not in self._keys.current():
+        if self._keys is None:
+            return
+        key = None if client is None else self._keys.current().get(client)
+        if key is None or key.expired(self._now()):
             raise ServiceError(Kind.UNAUTHENTICATED, UNAUTHENTICATED)
 
     @contextmanager
@@ -93,11 +96,12 @@ class Gate:
 
     @contextmanager
     def charged(self, client: str | None) -> Iterator[None]:
-        """Charge a request to its key alone.
+        """Charge a request to its key alone, if that is valid still: a stream may outlive it.
 
         Raises:
-            ServiceError: rate.
+            ServiceError: unauthenticated or rate.
         """
+        self.check(client)
         if (named := self._limits(client)) is None:
             yield
             return

@@ -77,8 +77,7 @@ class AuditLog:
         except asyncio.CancelledError:
             writing.add_done_callback(_seen)
             raise
-        if self._fault is not None:
-            self._resumed()
+        # Where it had failed, the line that says what is missing comes first, within a second.
 
     async def close(self) -> None:
         """Bring everything to the disk; bounded."""

@@ -169,6 +169,20 @@ def test_requests_of_a_stream_are_charged_one_by_one_and_open_streams_are_bounde
         assert "of this minute" in refused(gate.charged("ann")).message
 
 
+def test_a_stream_is_refused_further_requests_once_its_key_is_withdrawn_or_over(file, time):
+    write(file, a={"requests_per_minute": 9}, b={"expires": "2027-01-01T00:00:01Z"})
+    now = [datetime(2027, 1, 1, tzinfo=UTC)]
+    gate = Gate(Settings(api_keys=file), Metrics("test"), time, lambda: now[0])
+    with gate.stream("a"), gate.stream("b"):
+        with gate.charged("a"), gate.charged("b"):
+            pass
+        now[0] = datetime(2027, 1, 1, 0, 0, 1, tzinfo=UTC)
+        assert refused(gate.charged("b")).kind is Kind.UNAUTHENTICATED
+        write(file, c={})
+        time.s += 1
+        assert refused(gate.charged("a")).kind is Kind.UNAUTHENTICATED
+
+
 def test_samples_are_charged_at_once_and_what_was_not_drawn_is_given_back(file, time):
     write(file, ann={"samples_per_minute": 1000})
     gate, _ = gate_of(file, time)
