@@ -63,7 +63,7 @@ from service.waiting import within
 
 T = TypeVar("T")
 _DECODERS = 2
-_RETIRE_POLL_S = 0.05
+_POLL_S = 0.02
 
 
 class State(Enum):
@@ -156,8 +156,9 @@ class Core:
             return
         self._state = State.DRAINING
         until = time.monotonic() + self.settings.drain_ms / 1000
-        while self._reservations.busy and time.monotonic() < until:
-            await asyncio.sleep(0.02)
+        # A request holds its lease until its certificate is on record.
+        while any(one.leased for one in self._servings) and time.monotonic() < until:
+            await asyncio.sleep(_POLL_S)
         for serving in self._servings:
             await asyncio.to_thread(serving.stop)
         self._state = State.STOPPED
@@ -239,9 +240,9 @@ class Core:
         """
         with self._leased() as serving:
             result, _ = await self.sample(serving, request, progress=progress, listener=listener)
-        if self._audit is None:
-            return result
-        await self._audit.record(entries.of_embeddings(result.data))
+            if self._audit is None:
+                return result
+            await self._audit.record(entries.of_embeddings(result.data))
         if request.receipt:
             return result
         return replace(result, data=tuple(replace(item, receipt=None) for item in result.data))
@@ -272,9 +273,9 @@ class Core:
         """
         with self._leased() as serving:
             result = await self._asker.answer(serving, request, told)
-        if self._audit is not None:
-            await self._audit.record(entries.of_answer(result))
-        return result
+            if self._audit is not None:
+                await self._audit.record(entries.of_answer(result))
+            return result
 
     def answering_model(self, named: str | None) -> str:
         """The name of the model that would answer: the one named, or the first with a language.
@@ -565,7 +566,7 @@ class Core:
     async def _retire(self, old: Serving) -> None:
         """End it with its last request."""
         while old.leased:
-            await asyncio.sleep(_RETIRE_POLL_S)
+            await asyncio.sleep(_POLL_S)
         if self._state is State.READY:  # else all end together
             self._servings.remove(old)
             await asyncio.to_thread(old.stop, tuple(self._servings))

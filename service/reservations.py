@@ -180,11 +180,6 @@ class Reservations:
         finally:
             self._votes[model] -= count
 
-    @property
-    def busy(self) -> bool:
-        """Something accepted is not answered yet."""
-        return bool(self.pictures or self.answers)
-
     def _free_beside(self, own: Sequence[Held]) -> Amount:
         """What others leave of the limits."""
         s = self.settings

@@ -16,10 +16,12 @@ class Usage:
     Attributes:
         route: its template or method, as in the metrics, as soon as that is known.
         samples: drawn for it so far.
+        received: bytes of its message; None while there is none.
     """
 
     route: Callable[[], str]
     samples: int = 0
+    received: int | None = None
 
 
 _present: ContextVar[Usage | None] = ContextVar("fcs_usage", default=None)
@@ -44,3 +46,9 @@ def add_samples(count: int) -> None:
     """So many were drawn for the present request, if there is one."""
     if (usage := _present.get()) is not None:
         usage.samples += count
+
+
+def set_received(count: int) -> None:
+    """The message of the present request, if there is one, has so many bytes."""
+    if (usage := _present.get()) is not None:
+        usage.received = count

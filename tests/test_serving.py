@@ -10,6 +10,7 @@ from service.config import Settings
 from service.core import Core
 from service.errors import ConfigurationError, Kind, ServiceError
 from service.models import catalogue
+from service.receipts.signing import Signer
 from service.types import EmbedRequest
 from tests.tiny import Rotation, picture, revision_at, tiny_model
 
@@ -198,6 +199,35 @@ def test_a_change_goes_on_when_who_asked_for_it_leaves(store):
         return (await core.embed(request_of())).revision
 
     assert run(scenario) == revision_at(2)
+
+
+class SlowRecord:
+    """An audit log on a slow disk."""
+
+    fault = None
+
+    def __init__(self):
+        self.begun, self.done = asyncio.Event(), False
+
+    async def record(self, entries):
+        assert entries
+        self.begun.set()
+        await asyncio.sleep(0.3)
+        self.done = True
+
+
+def test_a_drain_waits_for_what_is_sampled_and_not_yet_on_record(store):
+    async def scenario():
+        audit = SlowRecord()
+        core = Core(Settings(model="tiny", drain_ms=5000), signer=Signer(), audit=audit)
+        await core.start()
+        asking = asyncio.create_task(core.embed(request_of()))
+        await audit.begun.wait()
+        await core.drain()
+        assert audit.done
+        return await asking
+
+    assert asyncio.run(scenario()).data[0].certificate is not None
 
 
 def test_a_draining_service_changes_nothing_any_more(store):

@@ -23,7 +23,6 @@ class Logged(Wrapping):
 
         async def logged(messages: Any, context: Context) -> Any:
             began, usage, code = time.monotonic(), Usage(lambda: method), CANCELLED
-            size = len(messages) if isinstance(messages, bytes) else None
             answered = None
             try:
                 with counting(usage):
@@ -35,7 +34,7 @@ class Logged(Wrapping):
                 code = status(context).name
                 raise
             finally:
-                tell(code, began, usage, size, answered)
+                tell(code, began, usage, answered)
 
         return logged
 
@@ -44,7 +43,6 @@ def tell(
     code: str,
     began: float,
     usage: Usage,
-    bytes_in: int | None = None,
     bytes_out: int | None = None,
 ) -> None:
     """Write the line of a call, or of one request of a stream, that began then, monotonic."""
@@ -56,7 +54,7 @@ def tell(
         "status": code,
         "ms": round(1000 * (time.monotonic() - began), 1),
         "samples": usage.samples or None,
-        "bytes_in": bytes_in,
+        "bytes_in": usage.received,
         "bytes_out": bytes_out,
     }
     _log.info("gRPC %s %s", route, code, extra=fields)

@@ -5,6 +5,7 @@ from typing import Any
 
 from grpc.aio import ServicerContext
 
+from service import usage
 from service.access.gate import Gate
 from service.config import Settings
 from service.errors import too_large
@@ -25,11 +26,12 @@ def client_of(gate: Gate, context: Context) -> str | None:
 
 
 def check_size(message: bytes, settings: Settings) -> None:
-    """The servicer's own limit; the library's lies above it.
+    """The servicer's own limit, the library's lies above it; the size is told in the log.
 
     Raises:
         ServiceError: too_large.
     """
+    usage.set_received(len(message))
     most = settings.max_body_bytes
     if len(message) > most:
         raise too_large(f"the message has {len(message)} bytes; at most {most} are accepted")

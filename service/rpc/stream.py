@@ -94,7 +94,7 @@ class RequestStream:
                 code = STATUS[bug.kind].name
         finally:
             count(self._core.metrics, _ROUTE, code, began)
-            tell(code, began, used, len(data))
+            tell(code, began, used)
         self._news.put((serial, _END), response)
 
     async def _answer(self, serial: int, data: bytes, began: float) -> pb.EmbedStreamResponse:
