@@ -212,6 +212,11 @@ class Core:
         """
         return await self._change(lambda serving: serving.without_model(name))
 
+    @property
+    def changing(self) -> bool:
+        """A model is being loaded, or taken away."""
+        return self._changing.locked()
+
     def samples_of(self, request: EmbedRequest) -> int:
         """Samples that `embed` would draw for this request, all of its pictures together.
 

@@ -124,6 +124,9 @@ class Metrics:
         self.device_restarts = Counter(
             "fcs_device_restarts_total", "Restarts of a dead device thread", registry=r
         )
+        self.grpc_restarts = Counter(
+            "fcs_grpc_restarts_total", "Times the gRPC door had closed and was opened", registry=r
+        )
         self.batch_halvings = Counter(
             "fcs_batch_halvings_total", "Batch shapes halved for want of memory", registry=r
         )

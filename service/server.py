@@ -95,6 +95,10 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
             await audit.close()
         if telemetry is not None:
             await asyncio.to_thread(telemetry.stop)
+        if core.changing:  # a load in a thread cannot be interrupted, and nobody waits for it
+            _log.warning("a model was still being loaded")
+            logging.shutdown()
+            os._exit(0)
 
 
 def _traces(settings: Settings) -> "Telemetry | None":

@@ -91,13 +91,16 @@ class Serving:
         Raises:
             ConfigurationError: it cannot be loaded.
         """
-        found = [self._present(i) for i in range(len(self._devices))]
         loaded: dict[str, LoadedModel] = {}  # engines on one processor share its weights
-        for engine, models in zip(self.fleet.engines, found, strict=True):
+        for engine, models in zip(self.fleet.engines, self._devices, strict=True):
             if engine.device not in loaded:
                 loaded[engine.device] = load_beside(models, reference, settings)
-            models[loaded[engine.device].name] = loaded[engine.device]
-        return next(iter(loaded.values())).name, found
+        # Last, for loading takes its time, and a batch shape that is halved meanwhile stays so.
+        found = [self._present(i) for i in range(len(self._devices))]
+        name = next(iter(loaded.values())).name
+        for engine, models in zip(self.fleet.engines, found, strict=True):
+            models[name] = loaded[engine.device]
+        return name, found
 
     def without_model(self, name: str) -> Changed:
         """One model less.

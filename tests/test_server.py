@@ -72,12 +72,12 @@ def test_a_port_in_use_ends_the_start(option):
 
 
 def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
-    server = start_server()
+    server = start_server(environment={"FCS_DRAIN_MS": "110000"})
     answers = []
 
     def ask():
         with server.client() as client:
-            body = {"samples": "2000", "selection_samples": "100"}
+            body = {"samples": "2000", "selection_samples": "100", "timeout_ms": "110000"}
             answers.append(client.post("/embed", files={"inputs": picture()}, data=body))
 
     asking = threading.Thread(target=ask)

@@ -53,8 +53,11 @@ def load_beside(models: dict[str, LoadedModel], reference: str, settings: Settin
     shared = {"device": device, "lanes": first.lanes, "threads": first.threads}
     try:
         model = load_model(reference, settings.model_copy(update=shared))
-    except OSError as error:
-        raise ConfigurationError(f"cannot load {reference!r}: {error}") from error
+    except ConfigurationError:
+        raise
+    except Exception as error:  # whatever it is, what is served goes on
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"cannot load {reference!r}: {reason}") from error
     if model.name == first.name and settings.default_sigma not in (None, *model.sigmas):
         raise ConfigurationError(
             f"default_sigma {settings.default_sigma} is not a noise level of {model.name}"

@@ -21,6 +21,7 @@ def create_app(core: Core) -> FastAPI:
     )
     errors.install(app, core.metrics)
     app.include_router(router(core))
+    app.add_middleware(errors.Mended)
     app.add_middleware(Guard, gate=core.gate, metrics=core.metrics)
     app.add_middleware(Counted, metrics=core.metrics)
     app.add_middleware(Logged)

@@ -28,6 +28,7 @@ def create_control(core: Core) -> FastAPI:
     """Routes that change what is served; each answers when the change is in force."""
     app = FastAPI(title="fcs-serve control", openapi_url=None)
     errors.install(app, core.metrics)
+    app.add_middleware(errors.Mended)
 
     @app.exception_handler(ConfigurationError)
     async def refused(_: Request, error: ConfigurationError) -> Response:

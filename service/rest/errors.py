@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import Kind, ServiceError
 from service.metrics import Metrics
@@ -79,7 +80,31 @@ def install(app: FastAPI, metrics: Metrics) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(Exception)
-    async def bug(_: Request, error: Exception) -> Response:
-        _log.error("unexpected failure in a REST handler", exc_info=error)
-        return error_response(ServiceError(Kind.INTERNAL, "unexpected failure; see the log"))
+
+class Mended:
+    """Answers what no handler knows: inside of all that counts, logs and names a request.
+
+    Starlette would answer it outside of them, and raise it again.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app; an unexpected failure is logged once, and told where nothing was yet."""
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except Exception:
+            _log.exception("unexpected failure in a REST handler")
+            scope[ENDED] = STATUS[Kind.INTERNAL]
+            if begun:
+                raise
+            error = ServiceError(Kind.INTERNAL, "unexpected failure; see the log")
+            await error_response(error)(scope, receive, send)

@@ -15,6 +15,7 @@ def probe_app(core: Core) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     errors.install(app, core.metrics)
     app.include_router(router(core))
+    app.add_middleware(errors.Mended)
     return app
 
 

@@ -1,6 +1,8 @@
 """The gRPC server: the service, standard health, reflection, and limits that match the pictures."""
 
 import asyncio
+import logging
+import time
 from contextlib import suppress
 
 import grpc
@@ -19,6 +21,9 @@ from service.tls import Credentials, Tls
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
 _HEALTH_POLL_S = 0.1
+_LISTENING_POLL_S = 0.5
+_SPARE_STREAMS = 16
+_log = logging.getLogger(__name__)
 _MINUTE_MS = 60_000
 
 
@@ -35,49 +40,16 @@ class RpcServer:
     """
 
     def __init__(self, core: Core, address: str, tls: Tls | None = None) -> None:
-        self._core = core
-        # The servicer refuses what is over the limit with the right status; the library, whose
-        # status would say "try again", only what is far over it.
-        limit = 2 * core.settings.max_body_bytes
-        self._server = grpc.aio.server(
-            interceptors=[Doorway(core.gate), Traced(), Logged(), Guard(core)],
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
-                ("grpc.max_allowed_incoming_connections", core.settings.max_connections),
-                ("grpc.max_concurrent_streams", core.settings.max_requests),
-                ("grpc.server_handshake_timeout_ms", core.settings.head_timeout_ms),
-                # Without calls a connection ends; with them it is asked whether it is still there.
-                ("grpc.max_connection_idle_ms", 5 * _MINUTE_MS),
-                ("grpc.keepalive_time_ms", _MINUTE_MS),
-                ("grpc.keepalive_timeout_ms", _MINUTE_MS // 3),
-                # New connections find new replicas; calls of the old one end in their own time.
-                ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
-                # Clients may ask as often themselves, and no oftener.
-                ("grpc.http2.min_ping_interval_without_data_ms", _MINUTE_MS // 6),
-            ],
-        )
-        self._server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
-        try:
-            if tls is None:
-                self.port = self._server.add_insecure_port(address)
-            else:
-                self.port = self._server.add_secure_port(address, _credentials(tls))
-        except RuntimeError as error:
-            raise ConfigurationError(f"cannot listen for gRPC on {address}: {error}") from error
+        self._core, self._tls = core, tls
+        self._host = address.rpartition(":")[0]
+        self._server, self._health, self.port = self._bound(address)
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Accept calls; health follows the core's readiness from here on."""
         await self._set_health(self._core.health().ready)
         await self._server.start()
-        self._watch = asyncio.create_task(self._follow_health())
+        self._watch = asyncio.create_task(self._follow())
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls; running ones have `grace_s` to end."""
@@ -88,14 +60,87 @@ class RpcServer:
         await self._set_health(False)
         await self._server.stop(grace_s)
 
-    async def _follow_health(self) -> None:
-        known = self._core.health().ready
+    def _bound(self, address: str) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int]:
+        """A server, its health, and the port that it has taken."""
+        core = self._core
+        # The servicer refuses what is over the limit with the right status; the library, whose
+        # status would say "try again", only what is far over it.
+        limit = 2 * core.settings.max_body_bytes
+        server = grpc.aio.server(
+            interceptors=[Doorway(core.gate), Traced(), Logged(), Guard(core)],
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on the port must fail, not share it
+                ("grpc.max_allowed_incoming_connections", core.settings.max_connections),
+                # More than the gate lets in: who is over it is told so, and does not wait unheard.
+                ("grpc.max_concurrent_streams", 2 * core.settings.max_requests + _SPARE_STREAMS),
+                ("grpc.server_handshake_timeout_ms", core.settings.head_timeout_ms),
+                # Without calls a connection ends; with them it is asked whether it is still there.
+                ("grpc.max_connection_idle_ms", _MINUTE_MS),
+                ("grpc.keepalive_time_ms", _MINUTE_MS),
+                ("grpc.keepalive_timeout_ms", _MINUTE_MS // 3),
+                # New connections find new replicas; calls of the old one end in their own time.
+                ("grpc.max_connection_age_ms", 30 * _MINUTE_MS),
+                # Clients may ask as often themselves, and no oftener.
+                ("grpc.http2.min_ping_interval_without_data_ms", _MINUTE_MS // 6),
+            ],
+        )
+        server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
+        told = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(told, server)
+        reflection.enable_server_reflection(
+            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        try:
+            if self._tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, _credentials(self._tls))
+        except RuntimeError as error:
+            raise ConfigurationError(f"cannot listen for gRPC on {address}: {error}") from error
+        return server, told, port
+
+    async def _follow(self) -> None:
+        """Keep health what the core says, and the door open."""
+        known, looked = self._core.health().ready, time.monotonic()
         while True:
             await asyncio.sleep(_HEALTH_POLL_S)
             ready = self._core.health().ready
             if ready is not known:
                 await self._set_health(ready)
                 known = ready
+            if time.monotonic() - looked > _LISTENING_POLL_S:
+                if not await self._listens():
+                    await self._open_again()
+                looked = time.monotonic()
+
+    async def _listens(self) -> bool:
+        """Whether anybody does, on our port: the library ends its loop on a malformed path.
+
+        Its own `wait_for_termination` does not tell (grpcio 1.85: a `:path` that is not UTF-8).
+        """
+        try:
+            async with asyncio.timeout(_LISTENING_POLL_S):
+                _, writer = await asyncio.open_connection(self._host.strip("[]"), self.port)
+        except TimeoutError:
+            return True  # somebody is slow to accept
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def _open_again(self) -> None:
+        _log.error("the gRPC door had closed by itself; it is opened again")
+        self._core.metrics.grpc_restarts.inc()
+        await self._server.stop(0)
+        try:
+            self._server, self._health, _ = self._bound(f"{self._host}:{self.port}")
+        except ConfigurationError:
+            _log.exception("the gRPC door cannot be opened")  # and is tried again
+            return
+        await self._set_health(self._core.health().ready)
+        await self._server.start()
 
     async def _set_health(self, ready: bool) -> None:
         serving = health_pb2.HealthCheckResponse.SERVING

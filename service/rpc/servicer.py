@@ -15,7 +15,7 @@ from service.mailbox import Mailbox
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
-from service.rpc.shared import CANCELLED, Context, check_size, count
+from service.rpc.shared import CANCELLED, Context, check_size, count, write
 from service.rpc.stream import RequestStream
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,11 @@ class FcsServicer:
 
     async def embed_stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Many requests over one call, answered as they finish."""
-        await RequestStream(self._core, requests, context).run()
+        try:
+            await RequestStream(self._core, requests, context).run()
+        except ServiceError as error:  # of the whole call; each request has its own
+            self._core.metrics.rejections.labels(reason=error.kind.value).inc()
+            await abort(context, error)
 
     async def classify(self, message: bytes, context: Context) -> pb.ClassifyResponse:
         """Labels and nearest neighbours with certified radii."""
@@ -61,7 +65,7 @@ class FcsServicer:
 
     async def answer(self, message: bytes, context: Context) -> None:
         """What a language model says, piece by piece; what was not read yet is one piece."""
-        unread = ""
+        unread, patience_s = "", self._core.settings.body_timeout_ms / 1000
         news: Mailbox[int, bool] = Mailbox()
 
         def heard(event: types.Said | types.Event) -> None:
@@ -74,7 +78,7 @@ class FcsServicer:
             nonlocal unread
             while await news.get():
                 text, unread = unread, ""
-                await context.write(pb.AnswerResponse(text=text))
+                await write(context, pb.AnswerResponse(text=text), patience_s)
 
         async def work() -> None:
             check_size(message, self._core.settings)
@@ -88,7 +92,7 @@ class FcsServicer:
                 await telling
             finally:
                 telling.cancel()
-            await context.write(convert.answer_result(result))
+            await write(context, convert.answer_result(result), patience_s)
 
         await self._answered("Answer", context, work)
 

@@ -1,14 +1,16 @@
 """What every method does with a message and with its count."""
 
+import asyncio
 import time
 from typing import Any
 
+from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from service import usage
 from service.access.gate import Gate
 from service.config import Settings
-from service.errors import too_large
+from service.errors import Kind, ServiceError, too_large
 from service.metrics import Metrics
 
 Context = ServicerContext[Any, Any]
@@ -41,3 +43,18 @@ def count(metrics: Metrics, route: str, code: str, began: float) -> None:
     """`fcs_requests_total` and `fcs_request_seconds` of a request that began then, monotonic."""
     metrics.requests.labels(route=route, code=code).inc()
     metrics.request_seconds.labels(route=route).observe(time.monotonic() - began)
+
+
+async def write(context: Context, message: Message, most_s: float) -> None:
+    """Send one message of a stream to a client that takes it in time.
+
+    Raises:
+        ServiceError: deadline.
+    """
+    try:
+        async with asyncio.timeout(most_s):
+            await context.write(message)
+    except TimeoutError as error:
+        raise ServiceError(
+            Kind.DEADLINE, f"the client took nothing for {most_s:g} seconds"
+        ) from error

@@ -22,7 +22,7 @@ from service.rpc import convert
 from service.rpc.access import tell
 from service.rpc.errors import STATUS
 from service.rpc.generated import fcs_pb2 as pb
-from service.rpc.shared import CANCELLED, Context, check_size, count
+from service.rpc.shared import CANCELLED, Context, check_size, count, write
 from service.usage import Usage, counting
 
 _log = logging.getLogger(__name__)
@@ -46,19 +46,30 @@ class RequestStream:
         self._context = context
         self._room = asyncio.Semaphore(core.settings.max_stream_requests)
         self._news: Mailbox[tuple[int, int], pb.EmbedStreamResponse] = Mailbox()
+        self._patience_s = core.settings.body_timeout_ms / 1000
+        self._silent = False
         self._admissions = 0  # of this stream, that the core holds something for
         self._ended = asyncio.Event()  # set, and replaced, when one of them is over
 
     async def run(self) -> None:
-        """Answer everything until the client has no more to ask."""
+        """Answer everything until the client has no more to ask.
+
+        Raises:
+            ServiceError: deadline: it asks nothing, or takes no answer.
+        """
         reading = asyncio.create_task(self._read())
         reading.add_done_callback(lambda _: self._news.close())
         try:
             while (response := await self._news.get()) is not None:
-                await self._context.write(response)
+                await write(self._context, response, self._patience_s)
                 if response.WhichOneof("event") in {"result", "error"}:
                     self._room.release()
             await reading
+            if self._silent:
+                raise ServiceError(
+                    Kind.DEADLINE,
+                    f"nothing was asked and nothing in work for {self._patience_s:g} seconds",
+                )
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
@@ -66,12 +77,28 @@ class RequestStream:
     async def _read(self) -> None:
         """Start each request when there is room for it; ends when the last one has ended."""
         async with asyncio.TaskGroup() as group:
-            serial = 0
+            serial, working = 0, set[asyncio.Task[None]]()
             await self._room.acquire()
-            async for data in self._requests:
-                group.create_task(self._serve(serial, data))
+            while (data := await self._asked(working)) is not None:
+                task = group.create_task(self._serve(serial, data))
+                working.add(task)
+                task.add_done_callback(working.discard)
                 serial += 1
                 await self._room.acquire()
+
+    async def _asked(self, working: set[asyncio.Task[None]]) -> bytes | None:
+        """The next request; None when there will be none, or none came while none was in work."""
+        asking = asyncio.ensure_future(anext(self._requests, None))
+        try:
+            while not asking.done():
+                idle = not working
+                await asyncio.wait({asking}, timeout=self._patience_s)
+                if not asking.done() and idle and not working:
+                    self._silent = True
+                    return None
+            return asking.result()
+        finally:
+            asking.cancel()
 
     async def _serve(self, serial: int, data: bytes) -> None:
         """One request: its result or its error, whatever it is."""

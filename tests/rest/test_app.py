@@ -13,9 +13,9 @@ def test_an_unexpected_failure_is_a_500_in_the_common_form_and_counted_as_one(mo
     async def scenario():
         core = Core(Settings())
         monkeypatch.setattr(core, "info", lambda: 1 / 0)
-        transport = httpx.ASGITransport(create_app(core), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(create_app(core))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            response = await client.get("/info")
+            response = await client.get("/info", headers={"x-request-id": "mine"})
             not_ready = await client.get("/health/ready")
         await core.drain()
         return response, not_ready, core.metrics.render().decode()
@@ -23,6 +23,7 @@ def test_an_unexpected_failure_is_a_500_in_the_common_form_and_counted_as_one(mo
     response, not_ready, metrics = asyncio.run(scenario())
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "internal_error"
+    assert response.headers["x-request-id"] == "mine"
     assert 'fcs_requests_total{code="500",route="/info"} 1.0' in metrics
     assert not_ready.status_code == 503
     assert "loading" in not_ready.json()["error"]["message"]
