@@ -121,7 +121,7 @@ proto: setup
 
 # requirements.lock is what a server needs, requirements-dev.lock that and the tools of development,
 # requirements-peers.lock a server and those it is compared with; what they share has one version.
-# requirements-deploy.lock, tools alone, is a `pip freeze` of requirements-deploy.in installed anew.
+# requirements-deploy.lock are tools alone, which share nothing.
 COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 lock: setup

@@ -158,7 +158,7 @@ class Image:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,  # the language is converted in half a minute, on a quiet machine
         )
 
     def _as_user(self, command: list[str]) -> list[str]:

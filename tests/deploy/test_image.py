@@ -45,16 +45,20 @@ def image():
 
 
 @pytest.fixture(scope="module")
-def volumes(image, tmp_path_factory):
+def volumes(image):
     """New volumes as an engine makes them: with the owner and mode of the image's folder."""
     made = {}
     for number, path in enumerate(image.volumes):
-        folder = tmp_path_factory.mktemp(f"volume{number}")
+        folder = BUILD / f"volume{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         shutil.copystat(image.host(path), folder)
         status = image.host(path).stat()
         os.chown(folder, status.st_uid, status.st_gid)
         made[path] = folder
-    return made
+    yield made
+    for folder in made.values():
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +74,12 @@ def service(image, volumes):
     yield process
     if process.poll() is None:
         process.kill()
-        process.wait()
+    process.communicate()
 
 
 def test_the_health_check_passes_once_the_service_is_ready(image, service):
-    done = image.execute(service, image.command["HEALTHCHECK"])
+    port = image.environment.get("FCS_PROBE_PORT", "8000")  # without the setting REST has health
+    done = image.execute(service, ["env", f"FCS_PROBE_PORT={port}", *image.command["HEALTHCHECK"]])
     assert done.returncode == 0, done.stderr
 
 
