@@ -129,6 +129,7 @@ lock: setup
 	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra peers --constraint requirements-dev.lock --output-file requirements-peers.lock pyproject.toml
 	$(COMPILE) --extra fuzz --constraint requirements-dev.lock --output-file requirements-fuzz.lock pyproject.toml
+	$(COMPILE) --output-file requirements-deploy.lock requirements-deploy.in
 	sed -i 's/^torch==\([0-9.]*\)+.*/torch==\1/' requirements*.lock
 
 clean:
