@@ -29,6 +29,8 @@ for name in [n for n in os.environ if n.startswith("FCS_")]:
     del os.environ[name]
 # Every server and command would measure for seconds, and might choose otherwise than the last.
 os.environ["FCS_TUNE"] = "false"
+# The machine may have other work, and be slow.
+os.environ["FCS_DEFAULT_TIMEOUT_MS"] = "110000"
 # The default's encoder alone, which costs half as much; tests/test_default_model.py has all of it.
 os.environ["FCS_MODEL"] = "efficientnet-lite0-160"
 

@@ -77,7 +77,7 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
 
     def ask():
         with server.client() as client:
-            body = {"samples": "2000", "selection_samples": "100", "timeout_ms": "110000"}
+            body = {"samples": "2000", "selection_samples": "100"}
             answers.append(client.post("/embed", files={"inputs": picture()}, data=body))
 
     asking = threading.Thread(target=ask)
