@@ -66,7 +66,8 @@ def traces_of(batch):
 
 def test_requests_that_share_a_batch_are_both_linked_to_it():
     async def together(core):
-        await asyncio.gather(*(asked(core, trace) for trace in TRACES))
+        for _ in range(10):  # on a busy machine one may have ended before the other began
+            await asyncio.gather(*(asked(core, trace) for trace in TRACES))
 
     spans = run(together)
     batches = named(spans, "device.batch")

@@ -12,10 +12,10 @@ pytestmark = pytest.mark.chaos
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of its own, of 256 KiB (needs the right to mount one)."""
+    """A file system of its own, of 2 MiB (needs the right to mount one)."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
 
