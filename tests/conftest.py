@@ -46,7 +46,7 @@ class Server:
     reader: threading.Thread
 
     def client(self, **options):
-        return httpx.Client(base_url=self.rest, timeout=120, **options)
+        return httpx.Client(base_url=self.rest, timeout=300, **options)
 
     def stub(self):
         channel = grpc.insecure_channel(self.grpc, options=[("grpc.max_send_message_length", -1)])

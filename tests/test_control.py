@@ -34,7 +34,7 @@ def command(*words, path):
         [sys.executable, "-m", "service", "models", *words, "--socket", str(path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -108,7 +108,7 @@ def traffic(server):
     def finish():
         end.set()
         for task in running:
-            task.result(120)
+            task.result(300)
         return answers
 
     yield finish
@@ -116,7 +116,7 @@ def traffic(server):
     pool.shutdown()
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

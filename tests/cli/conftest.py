@@ -13,7 +13,7 @@ def run_fcs(cache, *arguments, **environment):
         [sys.executable, "-m", "service", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, "FCS_CACHE_DIR": str(cache), "COLUMNS": "160", **environment},
     )

@@ -183,7 +183,7 @@ def test_alone_and_among_twenty_others_the_answer_is_the_same_to_the_last_bit(se
     names = EXAMPLES
 
     async def crowd():
-        async with httpx.AsyncClient(base_url=server.rest, timeout=120) as client:
+        async with httpx.AsyncClient(base_url=server.rest, timeout=300) as client:
             others = [
                 client.post(
                     "/embed", json={"inputs": encoded(names[i % 3]), **FAST, "samples": 50 + i}

@@ -362,7 +362,7 @@ def test_two_processes_divide_the_batches(trained):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
