@@ -64,7 +64,7 @@ bench-peers: setup $(PEERS)/.installed
 	$(BIN)/python -m tests.photos build/photos --all
 	$(PEERS)/bin/fcs bench peers build/photos/* $(ARGS)
 
-# atheris over decoder and parsers, schemathesis over the served API: about four minutes; FUZZ_SECONDS
+# atheris over decoder and parsers, schemathesis over the served API; FUZZ_SECONDS
 # and FUZZ_API_SECONDS change it, ARGS names targets.
 FUZZ := .venv-fuzz
 $(FUZZ)/.installed: requirements-fuzz.lock requirements-models.lock pyproject.toml
@@ -89,7 +89,7 @@ prove: setup
 		--samples 1000 --target 0.9 --shift 0.5 --shift 1 --shift 1.5 --steps 40 --repeats 2
 	$(BIN)/fcs prove build/pictures/*.png
 
-# Faults under load, about ten minutes on two cores; needs libfaketime and the right to mount a tmpfs.
+# Faults under load; needs libfaketime and the right to mount a tmpfs.
 chaos: setup
 	@ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || { echo "libfaketime is missing: apt-get install libfaketime" >&2; exit 1; }
 	$(BIN)/python -m pytest -m chaos tests/chaos $(ARGS)

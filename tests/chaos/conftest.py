@@ -80,9 +80,17 @@ class Victim:
         self.wait(lambda: self.ready() and not self.value("fcs_jobs_running"))
         self.wait(lambda: not self.value("fcs_pending_samples"))
 
+    def kill(self):
+        """As `kill -9` does."""
+        self.server.process.kill()
+        self._ended()
+
     def end(self):
         """By a signal; its exit status."""
         self.server.process.terminate()
+        return self._ended()
+
+    def _ended(self):
         code = self.server.process.wait(60)
         self.server.reader.join()
         self.server.process.stdout.close()
