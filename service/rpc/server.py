@@ -133,14 +133,13 @@ class RpcServer:
     async def _open_again(self) -> None:
         _log.error("the gRPC door had closed by itself; it is opened again")
         self._core.metrics.grpc_restarts.inc()
-        await self._server.stop(0)
         try:
+            await self._server.stop(0)
             self._server, self._health, _ = self._bound(f"{self._host}:{self.port}")
-        except ConfigurationError:
-            _log.exception("the gRPC door cannot be opened")  # and is tried again
-            return
-        await self._set_health(self._core.health().ready)
-        await self._server.start()
+            await self._set_health(self._core.health().ready)
+            await self._server.start()
+        except Exception:  # whatever it is, the watch goes on, and it is tried again
+            _log.exception("the gRPC door cannot be opened")
 
     async def _set_health(self, ready: bool) -> None:
         serving = health_pb2.HealthCheckResponse.SERVING
