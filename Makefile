@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Servers and commands start faster where their modules are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
 .PHONY: help setup serve test lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean

@@ -3,11 +3,14 @@
 `service.asking` brings them together; `service.speaking` decodes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +19,6 @@ from torch import Tensor
 from service.certificate.intervals import clopper_pearson_lower
 from service.config import Settings
 from service.errors import invalid
-from service.models.answerer.answerer import Answerer
-from service.models.answerer.prompt import Prompt
 from service.models.loaded import LoadedModel
 from service.models.noise import SEED_BYTES
 from service.speaking import Spoken
@@ -34,6 +35,10 @@ from service.types import (
     Timing,
     Vote,
 )
+
+if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
+    from service.models.answerer.prompt import Prompt
 
 MAX_TEMPERATURE = 2.0
 MAX_STOPS = 4

@@ -6,12 +6,14 @@
 On the core's event loop; `service.speaking` decodes on threads of its own.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -23,8 +25,6 @@ from service.errors import ServiceError, unavailable
 from service.following import Listener
 from service.job import JobResult
 from service.metrics import Metrics
-from service.models.answerer.answerer import Answerer
-from service.models.answerer.prompt import Prompt
 from service.models.loaded import LoadedModel
 from service.polling import Poll
 from service.reservations import Reservations
@@ -46,6 +46,10 @@ from service.types import (
 )
 from service.voting import Ballot, Draws, Views
 from service.waiting import both, soon, within
+
+if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
+    from service.models.answerer.prompt import Prompt
 
 T = TypeVar("T")
 Told = Callable[[Said | Event], None]
@@ -155,9 +159,7 @@ class Asker:
             sum(len(p.images) * plan.total for p, plan in zip(parts, plans, strict=True))
         )
 
-    async def _open(
-        self, asked: "_Asked", generation: Generation, again: EmbedRequest
-    ) -> "_Answered":
+    async def _open(self, asked: _Asked, generation: Generation, again: EmbedRequest) -> _Answered:
         """In the language's own words."""
         prompt = asked.prompt
         saying = Saying(prompt, generation)
@@ -181,7 +183,7 @@ class Asker:
         stable = answering.stability(spoken.text, [one.text for one in said])
         return result, shown, spoken, stable
 
-    async def _closed(self, asked: "_Asked", ballot: Ballot) -> "_Answered":
+    async def _closed(self, asked: _Asked, ballot: Ballot) -> _Answered:
         """One of the choices, and the votes on it."""
         shown = Shown(asked.answerer, asked.prompt.pictures)
 
@@ -201,7 +203,7 @@ class Asker:
         vote = voting.vote(ballot, choice, votes, asked.plan, pictures, space, seeded)
         return result, shown, spoken, vote
 
-    async def _voted(self, asked: "_Asked", ballot: Ballot) -> tuple[EmbedResult, list[int]]:
+    async def _voted(self, asked: _Asked, ballot: Ballot) -> tuple[EmbedResult, list[int]]:
         """Draws of their own, and the choice of each."""
         wanted = voting.voters(asked.wanted, ballot)
         result, sampled = await self._sampler.sample(
@@ -211,7 +213,7 @@ class Asker:
 
     async def _sampled(
         self,
-        asked: "_Asked",
+        asked: _Asked,
         wanted: EmbedRequest,
         shown: Shown,
         then: Callable[[], Awaitable[T]],
@@ -232,7 +234,7 @@ class Asker:
         (result, _), done = await both(sampling, beside())
         return result, done
 
-    async def _said(self, asked: "_Asked", shown: Shown, sayings: list[Saying]) -> list[Spoken]:
+    async def _said(self, asked: _Asked, shown: Shown, sayings: list[Saying]) -> list[Spoken]:
         """Answers, each of as many of the pictures shown."""
         maps = shown.maps
         each = len(maps) // len(sayings)
@@ -252,7 +254,7 @@ class Asker:
                 saying.future.cancel()
 
     async def _polled(
-        self, asked: "_Asked", ballot: Ballot, shown: Sequence[Sequence[Tensor]]
+        self, asked: _Asked, ballot: Ballot, shown: Sequence[Sequence[Tensor]]
     ) -> list[int]:
         """The choice for each of what is shown."""
         poll = Poll(asked.prompt, ballot.tokens, shown)
@@ -294,7 +296,7 @@ class _Asked:
         return lambda event: told(event) if isinstance(event, Accepted) else None
 
 
-def _resolve(ready: "asyncio.Future[None]") -> None:
+def _resolve(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
 

@@ -3,14 +3,19 @@
 Asked in batches of one fixed shape, so that a choice depends on nothing that shares its batch.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from service.models.answerer.decoding import Decoder
-from service.models.answerer.prompt import Prompt
+if TYPE_CHECKING:
+    from service.models.answerer.decoding import Decoder
+    from service.models.answerer.prompt import Prompt
+
 
 # Reading prompts together pays up to here (docs/log.md); more would hold up those who speak.
 _MOST_ROWS, _MOST_TOKENS = 4, 512
@@ -31,7 +36,7 @@ class Poll:
     prompt: Prompt
     choices: Sequence[Sequence[int]]
     shown: Sequence[Sequence[Tensor]]
-    future: "Future[list[int]]" = field(default_factory=Future)
+    future: Future[list[int]] = field(default_factory=Future)
     found: list[int] = field(default_factory=list)
 
     @property

@@ -6,6 +6,8 @@ answer's prompt is its own; a failure of a step that they share fails those in i
 are tried anew. While somebody speaks, polls have half of the time.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
@@ -14,16 +16,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from service.errors import Kind, ServiceError, unavailable
-from service.models.answerer.answerer import Answerer
-from service.models.answerer.decoding import Decoder, Row
-from service.models.answerer.prompt import Prompt
 from service.polling import Poll
 from service.types import FinishReason, Generation
+
+if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
+    from service.models.answerer.decoding import Decoder, Row
+    from service.models.answerer.prompt import Prompt
 
 _log = logging.getLogger(__name__)
 _LONGEST_END_S = 2.0
@@ -59,7 +64,7 @@ class Saying:
     generation: Generation
     maps: tuple[Tensor, ...] = ()
     told: Callable[[str], None] | None = None
-    future: "Future[Spoken]" = field(default_factory=Future)
+    future: Future[Spoken] = field(default_factory=Future)
     said: str = ""
     row: Row | None = None
 

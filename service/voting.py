@@ -4,9 +4,11 @@ The answer is the choice the language gives to what it is shown; then each of fu
 alone, and votes. The proof is in docs/answers.md, "Closed answers".
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +20,6 @@ from service.certificate.votes import count_votes, fewest_votes
 from service.config import Settings
 from service.errors import invalid, shown
 from service.job import JobResult
-from service.models.answerer.answerer import Answerer
-from service.models.answerer.prompt import Prompt
 from service.types import (
     AnswerRequest,
     Choice,
@@ -29,6 +29,10 @@ from service.types import (
     Stage,
     Vote,
 )
+
+if TYPE_CHECKING:
+    from service.models.answerer.answerer import Answerer
+    from service.models.answerer.prompt import Prompt
 
 _MAX_CHARACTERS = 200
 _OPEN = ("max_tokens", "temperature", "top_p", "generation_seed")

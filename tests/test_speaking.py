@@ -98,15 +98,16 @@ def test_at_the_end_nobody_is_left_waiting(loaded):
         speaker.say(saying(loaded))
 
 
-def poll(loaded, seeds, choices=((8, 3), (9, 3), (11, 12, 3))):
-    _, answerer = loaded
-    prompt = answerer.prompter.write((Message("user", (None, "what is this ?")),), "prompt")
-    return Poll(prompt, choices, [saying(loaded, seed).maps for seed in seeds])
+def poll(loaded, count, choices=((8, 3), (9, 3), (11, 12, 3))):
+    """About ten pictures in turn."""
+    pictures = [saying(loaded, seed) for seed in range(min(count, 10))]
+    shown = [pictures[number % 10].maps for number in range(count)]
+    return Poll(pictures[0].prompt, choices, shown)
 
 
 def test_a_poll_finds_the_likeliest_choice_for_each_map_alone(loaded, speaker):
     """However many there are, and whatever shares their batch."""
-    whole = poll(loaded, range(10))
+    whole = poll(loaded, 10)
     speaker.ask(whole)
     decoder = loaded[1].decoder()
     alone = [
@@ -119,7 +120,7 @@ def test_a_poll_finds_the_likeliest_choice_for_each_map_alone(loaded, speaker):
 
 def test_polls_and_answers_go_on_side_by_side(loaded, speaker):
     """Neither waits for the end of the other."""
-    asked, progress = poll(loaded, range(1000)), []
+    asked, progress = poll(loaded, 1000), []
     speaker.ask(asked)
     many = [
         saying(loaded, seed, tokens=90, told=lambda _: progress.append(len(asked.found)))
@@ -135,7 +136,7 @@ def test_polls_and_answers_go_on_side_by_side(loaded, speaker):
 
 def test_polls_are_taken_one_after_the_other_but_an_answer_first(loaded, speaker):
     """In turns, all of them would end late."""
-    first, second, answer = poll(loaded, range(200)), poll(loaded, range(200)), poll(loaded, [0])
+    first, second, answer = poll(loaded, 200), poll(loaded, 200), poll(loaded, 1)
     ended = []
     for name, one in (("first", first), ("second", second), ("answer", answer)):
         one.future.add_done_callback(lambda _, name=name: ended.append(name))
@@ -152,7 +153,7 @@ def test_polls_are_taken_one_after_the_other_but_an_answer_first(loaded, speaker
 
 def test_a_poll_that_is_left_holds_nothing_while_others_are_taken(loaded, speaker):
     """Its draws may be hundreds of megabytes, which nobody accounts for any more."""
-    first, left = poll(loaded, range(2000)), poll(loaded, range(50))
+    first, left = poll(loaded, 2000), poll(loaded, 50)
     speaker.ask(first)
     speaker.ask(left)
     left.future.cancel()
@@ -165,17 +166,17 @@ def test_a_poll_that_is_left_holds_nothing_while_others_are_taken(loaded, speake
 
 
 def test_long_prompts_are_read_in_smaller_batches(loaded):
-    one = poll(loaded, range(10))
+    one = poll(loaded, 10)
     assert one.rows == 4
     one.prompt = replace(one.prompt, ids=one.prompt.ids.repeat(1, 8))
     assert one.rows == 512 // one.prompt.length < 4
     one.prompt = replace(one.prompt, ids=one.prompt.ids.repeat(1, 20))
     assert one.rows == 1
-    assert poll(loaded, [0]).rows == 1
+    assert poll(loaded, 1).rows == 1
 
 
 def test_a_poll_that_fails_fails_alone_and_one_that_is_left_is_dropped(loaded, speaker):
-    bad, gone, good = poll(loaded, [0]), poll(loaded, range(1000)), poll(loaded, [1])
+    bad, gone, good = poll(loaded, 1), poll(loaded, 1000), poll(loaded, 1)
     bad.shown = [(torch.zeros(3, 5),)]
     for one in (bad, gone, good):
         speaker.ask(one)
@@ -190,14 +191,14 @@ def test_a_poll_that_fails_fails_alone_and_one_that_is_left_is_dropped(loaded, s
 def test_at_the_end_no_poll_is_left_waiting(loaded):
     speaker = Speaker(loaded[1], most=1)
     speaker.start()
-    waiting = [poll(loaded, range(1000)) for _ in range(2)]
+    waiting = [poll(loaded, 1000) for _ in range(2)]
     for one in waiting:
         speaker.ask(one)
     speaker.stop()
     for one in waiting:
         assert one.future.exception(5).kind is Kind.UNAVAILABLE
     with pytest.raises(ServiceError, match="shutting down"):
-        speaker.ask(poll(loaded, [0]))
+        speaker.ask(poll(loaded, 1))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 Floats = NDArray[np.float64]
 
@@ -87,4 +87,4 @@ def clopper_pearson_lower(successes: int, trials: int, alpha: float) -> float:
     """
     if successes == 0:
         return 0.0
-    return max(0.0, float(beta.ppf(alpha, successes, trials - successes + 1)) - _ROUNDING)
+    return max(0.0, float(betaincinv(successes, trials - successes + 1, alpha)) - _ROUNDING)

@@ -7,7 +7,7 @@ fixed before any vote; the argument is in docs/answers.md, "Closed answers".
 import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from service.certificate.intervals import clopper_pearson_lower
 
@@ -40,7 +40,7 @@ def count_votes(agreeing: int, votes: int, sigma: float, alpha: float) -> VoteFi
     lower = clopper_pearson_lower(agreeing, votes, alpha)
     if lower <= 0.5:
         return VoteFindings(lower, 0.0)
-    return VoteFindings(lower, max(0.0, sigma * float(norm.ppf(lower)) * (1 - _ROUNDING)))
+    return VoteFindings(lower, max(0.0, sigma * float(ndtri(lower)) * (1 - _ROUNDING)))
 
 
 def fewest_votes(alpha: float) -> int:
