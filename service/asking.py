@@ -13,17 +13,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import Tensor
 
 from service import admission, answering, tracing, voting
 from service.answering import Shown
-from service.attempt import Watch
 from service.config import Settings
+from service.embedding import Embedder
 from service.errors import ServiceError, unavailable
 from service.following import Listener
-from service.job import JobResult
 from service.metrics import Metrics
 from service.models.loaded import LoadedModel
 from service.polling import Poll
@@ -55,31 +54,6 @@ T = TypeVar("T")
 Told = Callable[[Said | Event], None]
 
 
-class Sampler(Protocol):
-    """What an answer needs of the core: pictures in, certified features out."""
-
-    def model_of(self, serving: Serving, request: EmbedRequest) -> LoadedModel:
-        """The model that a request is for; invalid, where there is none."""
-
-    def plan(self, request: EmbedRequest, model: LoadedModel) -> SamplingPlan:
-        """The sampling of a request, checked."""
-
-    def check_budget(self, samples: int) -> None:
-        """Whether the caller may draw so many; rate or invalid, where not."""
-
-    async def sample(
-        self,
-        serving: Serving,
-        request: EmbedRequest,
-        *,
-        make_watch: Callable[[], Watch] | None = None,
-        listener: Listener | None = None,
-        shown: Shown | None = None,
-        party: object = None,
-    ) -> tuple[EmbedResult, list[JobResult]]:
-        """Embed every picture; beside the answer, what came of each."""
-
-
 class Asker:
     """Answers of one core.
 
@@ -87,7 +61,7 @@ class Asker:
         settings: frozen.
         metrics: of the core.
         reservations: of the core.
-        sampler: the core.
+        embedder: of the core.
     """
 
     def __init__(
@@ -95,10 +69,10 @@ class Asker:
         settings: Settings,
         metrics: Metrics,
         reservations: Reservations,
-        sampler: Sampler,
+        embedder: Embedder,
     ) -> None:
         self._settings, self._metrics = settings, metrics
-        self._reservations, self._sampler = reservations, sampler
+        self._reservations, self._embedder = reservations, embedder
 
     async def answer(
         self, serving: Serving, request: AnswerRequest, told: Told | None = None
@@ -117,9 +91,9 @@ class Asker:
         arrived = time.monotonic()
         loaded = list(serving.models.values())
         wanted = answering.sampling(request, loaded, self._settings)
-        model = self._sampler.model_of(serving, wanted)
+        model = self._embedder.model_of(serving, wanted)
         answerer = answering.language_of(model, loaded)
-        plan = self._sampler.plan(wanted, model)
+        plan = self._embedder.plan(wanted, model)
         limit = admission.timeout_s(wanted, self._settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
         answering.check_prompt(prompt, answerer, self._settings)
@@ -154,8 +128,8 @@ class Asker:
     def _check_budget(self, wanted: EmbedRequest, beside: EmbedRequest, model: LoadedModel) -> None:
         """Of all that an answer draws: its parts are charged alone, but fail together."""
         parts = [part for part in (wanted, beside) if part.images]
-        plans = [self._sampler.plan(part, model) for part in parts]
-        self._sampler.check_budget(
+        plans = [self._embedder.plan(part, model) for part in parts]
+        self._embedder.check_budget(
             sum(len(p.images) * plan.total for p, plan in zip(parts, plans, strict=True))
         )
 
@@ -206,7 +180,7 @@ class Asker:
     async def _voted(self, asked: _Asked, ballot: Ballot) -> tuple[EmbedResult, list[int]]:
         """Draws of their own, and the choice of each."""
         wanted = voting.voters(asked.wanted, ballot)
-        result, sampled = await self._sampler.sample(
+        result, sampled = await self._embedder.embed(
             asked.serving, wanted, make_watch=Draws, party=asked
         )
         return result, await self._polled(asked, ballot, Views(asked.answerer, sampled))
@@ -228,7 +202,7 @@ class Asker:
             await ready
             return await then()
 
-        sampling = self._sampler.sample(
+        sampling = self._embedder.embed(
             asked.serving, wanted, listener=listener, shown=shown, party=asked
         )
         (result, _), done = await both(sampling, beside())

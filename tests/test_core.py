@@ -120,7 +120,7 @@ def test_a_passed_deadline_is_told_and_frees_the_device():
             await core.embed(request_of(samples=100_000, timeout_s=0.2))
         assert caught.value.kind is Kind.DEADLINE
         began = time.monotonic()
-        while core._servings[-1].fleet.pending_samples:
+        while core._servings.present.fleet.pending_samples:
             await asyncio.sleep(0.01)
         return time.monotonic() - began
 
@@ -131,12 +131,12 @@ def test_a_caller_that_leaves_takes_its_work_along():
     async def scenario(core):
         task = asyncio.create_task(core.embed(request_of(samples=100_000)))
         await asyncio.sleep(0.2)
-        assert core._servings[-1].fleet.running_jobs == 1
+        assert core._servings.present.fleet.running_jobs == 1
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(core._servings[-1].fleet.wait_idle, 5)
-        assert core._servings[-1].fleet.pending_samples == 0
+        await asyncio.to_thread(core._servings.present.fleet.wait_idle, 5)
+        assert core._servings.present.fleet.pending_samples == 0
         assert core._reservations.pictures == 0
 
     run(scenario)
@@ -263,7 +263,7 @@ def test_one_answer_names_one_revision_though_a_batch_was_halved_in_between(tiny
     async def scenario(core):
         work = core.embed(request_of(picture((0, 0, 0)), picture(), samples=4000, target=None))
         running = asyncio.ensure_future(work)
-        engine = core._servings[-1].fleet.engines[0]
+        engine = core._servings.present.fleet.engines[0]
         while len(engine.jobs) != 2:
             await asyncio.sleep(0.001)
         first = next(job for job in engine.jobs if job.image.max() == 0)
@@ -299,9 +299,9 @@ def test_a_key_pays_for_the_samples_that_were_drawn_and_for_no_others(tmp_path):
             assert spent < 1000
             with pytest.raises(ServiceError):
                 await core.embed(request_of(b"no picture", samples=1500))  # costs nothing
-            core.check_budget(900)
+            core.gate.check_samples(900)
             with pytest.raises(ServiceError) as over:
-                core.check_budget(2000)
+                core.gate.check_samples(2000)
             with pytest.raises(ServiceError) as never:
                 await core.embed(request_of(samples=3000))
         await core.embed(request_of(samples=3000))  # of nobody

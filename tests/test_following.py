@@ -187,7 +187,7 @@ def test_a_client_that_leaves_takes_a_stream_along_even_while_it_is_being_sent_t
         await EventStream(core, request_of(samples=100_000, target=None), "float")(
             scope, receive, send
         )
-        await asyncio.to_thread(core._servings[-1].fleet.wait_idle, 5)
-        return scope, core._servings[-1].fleet.running_jobs
+        await asyncio.to_thread(core._servings.present.fleet.wait_idle, 5)
+        return scope, core._servings.present.fleet.running_jobs
 
     assert run(scenario) == ({"fcs.ended": 499}, 0)
