@@ -22,7 +22,7 @@ from service.answering import Shown
 from service.attempt import Watch
 from service.certificate.sequential import statistics_bytes
 from service.config import Settings
-from service.errors import invalid, shown
+from service.errors import invalid, shown, unavailable
 from service.fleet import Fleet
 from service.following import Following, Listener
 from service.job import Job, JobResult, Progress
@@ -39,6 +39,7 @@ from service.types import Embedding, EmbedRequest, EmbedResult, SamplingPlan
 from service.waiting import within
 
 _DECODERS = 2
+_CLOSED = "the service is shutting down"
 
 
 class Embedder:
@@ -66,9 +67,11 @@ class Embedder:
         self._reservations, self._gate = reservations, gate
         self._signer, self._recorded = signer, recorded
         self._decoders = ThreadPoolExecutor(_DECODERS, "fcs-decode")
+        self._closed = False
 
     def close(self) -> None:
-        """No picture is decoded any more."""
+        """No picture is decoded any more; those that wait for it are refused."""
+        self._closed = True
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
     def model_of(self, serving: Serving, request: EmbedRequest) -> LoadedModel:
@@ -238,7 +241,6 @@ class Embedder:
         self, model: LoadedModel, images: tuple[bytes, ...]
     ) -> list[NDArray[np.uint8]]:
         """Decode one after another: a broken picture then costs no more than those before it."""
-        loop = asyncio.get_running_loop()
 
         def to_tensor(data: bytes, param: str) -> NDArray[np.uint8]:
             limit = self._settings.max_pixels
@@ -251,9 +253,25 @@ class Embedder:
             return pixels
 
         return [
-            await loop.run_in_executor(self._decoders, to_tensor, data, f"inputs[{i}]")
+            await self._in_thread(partial(to_tensor, data, f"inputs[{i}]"))
             for i, data in enumerate(images)
         ]
+
+    async def _in_thread(self, work: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """What a decoding thread makes.
+
+        Raises:
+            ServiceError: unavailable, closed before a thread came to it.
+        """
+        if self._closed:
+            raise unavailable(_CLOSED)
+        try:
+            return await asyncio.wrap_future(self._decoders.submit(work))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise unavailable(_CLOSED) from error
+            raise
 
 
 def _told(index: int, model: LoadedModel, plan: SamplingPlan) -> tracing.Attributes:

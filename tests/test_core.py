@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from service.core import Core
 from service.errors import ConfigurationError, Kind, ServiceError
 from service.job import JobResult
 from service.models import catalogue
+from service.pictures.decode import decode
 from service.scheduler import Scheduler
 from service.types import EmbedRequest, Target
 from tests.tiny import Rotation, picture, revision_at, tiny_model
@@ -207,6 +209,30 @@ def test_a_drain_that_takes_too_long_fails_what_is_left():
         return caught.value.kind
 
     assert asyncio.run(scenario()) is Kind.UNAVAILABLE
+
+
+def test_pictures_that_wait_to_be_decoded_at_the_end_of_a_drain_are_refused(monkeypatch):
+    decoding, free = threading.Semaphore(0), threading.Event()
+
+    def slow(*arguments):
+        decoding.release()
+        assert free.wait(20)
+        return decode(*arguments)
+
+    monkeypatch.setattr("service.embedding.decode", slow)
+
+    async def scenario():
+        core = Core(Settings(drain_ms=100))
+        await core.start()
+        asked = [asyncio.create_task(core.embed(request_of())) for _ in range(4)]
+        for _ in range(2):
+            await asyncio.to_thread(decoding.acquire, timeout=20)
+        await core.drain()
+        free.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    refused = asyncio.run(scenario())
+    assert [one.kind for one in refused] == [Kind.UNAVAILABLE] * 4
 
 
 def test_a_lost_device_turns_readiness_off(monkeypatch):
