@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup serve test lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean
+.PHONY: help setup serve test test-long lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean
 
 help:
 	@echo "make serve   set up and start REST (8000) and gRPC (50051)"
 	@echo "make test    set up and run the tests"
-	@echo "also: setup lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean"
+	@echo "also: setup test-long lint types format bench bench-targets bench-peers figures fuzz chaos prove test-deploy rules proto lock clean"
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ serve: setup
 WORKERS ?= 2
 test: setup
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+# Whole runs of training, attacks, tuning and benches.
+test-long: setup
+	$(BIN)/python -m pytest -m long --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: setup types
 	$(BIN)/ruff check .

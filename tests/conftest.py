@@ -16,6 +16,7 @@ from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from service.rpc.generated import fcs_pb2_grpc
+from tests import launch
 
 # As the service does: pools of several BLAS threads stall each other on a busy machine.
 threadpool_limits(limits=1, user_api="blas")
@@ -41,7 +42,7 @@ class Server:
 
     rest: str
     grpc: str
-    process: subprocess.Popen
+    process: subprocess.Popen | launch.Launched
     log: list
     reader: threading.Thread
 
@@ -53,16 +54,25 @@ class Server:
         return channel, fcs_pb2_grpc.FcsStub(channel)
 
 
-def start_server(*options, environment=None, module="service"):
-    """Start `fcs serve` on free ports and wait until it says that it is ready."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, "serve", "--port", "0", "--grpc-port", "0", *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-        env={**os.environ, **(environment or {})},
-    )
+def start_server(*options, environment=None, module="service", fresh=False):
+    """Start `fcs serve` on free ports and wait until it says that it is ready.
+
+    Args:
+        fresh: as an operator starts it, in a process that has imported nothing.
+    """
+    arguments = ["serve", "--port", "0", "--grpc-port", "0", *options]
+    environment = {**os.environ, **(environment or {})}
+    if fresh:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=Path(__file__).parent.parent,
+            env=environment,
+        )
+    else:
+        process = launch.start(module, arguments, environment)
     log, found = [], {}
     for line in process.stdout:
         log.append(line)

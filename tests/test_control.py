@@ -3,8 +3,6 @@
 import asyncio
 import socket
 import stat
-import subprocess
-import sys
 import threading
 
 import httpx
@@ -14,6 +12,7 @@ from service.config import Settings
 from service.control import ControlServer
 from service.core import Core
 from service.errors import ConfigurationError
+from tests import launch
 from tests.conftest import start_server, stop_server
 from tests.rest.test_embed import metric
 from tests.tiny import picture
@@ -30,13 +29,7 @@ def operated(tmp_path_factory):
 
 
 def command(*words, path):
-    return subprocess.run(
-        [sys.executable, "-m", "service", "models", *words, "--socket", str(path)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return launch.fcs("models", *words, "--socket", path)
 
 
 def test_a_model_is_activated_and_deactivated_while_requests_go_on(operated):

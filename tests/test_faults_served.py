@@ -15,6 +15,7 @@ from PIL import Image
 from service.rpc.generated import fcs_pb2 as pb
 from tests.conftest import start_server, stop_server
 from tests.faulty import POISON
+from tests.models import tiny_folders
 
 CLIENTS = 4
 COUNTS = {"samples": 24, "selection_samples": 8}
@@ -82,13 +83,22 @@ def fault(tmp_path):
     return tmp_path / "fault"
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "vit"
+    tiny_folders.write("vit", folder)
+    return folder
+
+
 @pytest.fixture
-def server(fault):
+def server(fault, model, request):
+    """Of a tiny model; `stuck_after`: milliseconds after which a device call counts as stuck."""
+    stuck_after = getattr(request, "param", 60_000)
     running = start_server(
-        "--allow-client-seed",
+        "--allow-client-seed", "--model", str(model), "--batch-size", "8",
         module="tests.faulty",
-        environment={"FAULT": str(fault), "FCS_DEVICE_TIMEOUT_MS": "1500"},
-    )
+        environment={"FAULT": str(fault), "FCS_DEVICE_TIMEOUT_MS": str(stuck_after)},
+    )  # fmt: skip
     yield running
     stop_server(running)
 
@@ -187,6 +197,7 @@ def test_a_dead_device_thread_is_told_to_all_and_restarted(server, fault, traffi
         assert "fcs_device_restarts_total 1.0" in http.get("/metrics").text
 
 
+@pytest.mark.parametrize("server", [1500], indirect=True, ids=["stuck after 1.5 s"])
 def test_a_stuck_call_turns_readiness_off_and_ends_when_it_returns(server, fault, traffic):
     expected = references(server)
     fault.write_text("stick")

@@ -86,7 +86,7 @@ def seen():
             time.sleep(0.3)
 
     with ThreadPoolExecutor(9) as pool:
-        list(pool.map(ask, requests * 6))
+        list(pool.map(ask, requests * 3))
     done.set()
     watching.join()
     after = scrape(server)
@@ -130,9 +130,9 @@ def timings(answers, name):
 
 def test_the_load_had_answers_refusals_and_errors(seen):
     codes = Counter(code for _, (code, _) in seen[3])
-    assert codes["200"] == codes["OK"] == 12
-    assert codes["422"] == codes["INVALID_ARGUMENT"] == 6
-    assert codes["429"] + codes["RESOURCE_EXHAUSTED"] > 5
+    assert codes["200"] == codes["OK"] == 6
+    assert codes["422"] == codes["INVALID_ARGUMENT"] == 3
+    assert codes["429"] + codes["RESOURCE_EXHAUSTED"] > 2
 
 
 def test_requests_are_counted_by_route_and_code(seen):
@@ -153,7 +153,7 @@ def test_refusals_are_counted_by_reason_and_say_when_to_come_back(seen):
     told = [answer for _, (code, answer) in seen[3] if code == "RESOURCE_EXHAUSTED"]
     assert refused or told
     assert grown(seen, "fcs_rejections_total", reason="overloaded") == len(refused) + len(told)
-    assert grown(seen, "fcs_rejections_total", reason="invalid_request") == 12
+    assert grown(seen, "fcs_rejections_total", reason="invalid_request") == 6
     assert all(1 <= int(answer.headers["retry-after"]) < 100 for answer in refused)
 
 

@@ -11,19 +11,13 @@ import time
 import httpx
 import pytest
 
+from tests import launch
 from tests.conftest import await_end, start_server
 from tests.tiny import picture
 
 
-def run_to_the_end(*options, environment=None, seconds=60):
-    return subprocess.run(
-        [sys.executable, "-m", "service", "serve", "--port", "0", "--grpc-port", "0", *options],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
+def run_to_the_end(*options, environment=None):
+    return launch.fcs("serve", "--port", "0", "--grpc-port", "0", *options, **(environment or {}))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +66,12 @@ def test_a_port_in_use_ends_the_start(option):
 
 
 def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
-    server = start_server(environment={"FCS_DRAIN_MS": "110000"})
+    server = start_server(fresh=True, environment={"FCS_DRAIN_MS": "110000"})
     answers = []
 
     def ask():
         with server.client() as client:
-            body = {"samples": "2000", "selection_samples": "100"}
+            body = {"samples": "600", "selection_samples": "100"}
             answers.append(client.post("/embed", files={"inputs": picture()}, data=body))
 
     asking = threading.Thread(target=ask)
@@ -96,12 +90,12 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
         assert client.get("/health/live").status_code == 200
     asking.join()
     assert answers[0].status_code == 200
-    assert answers[0].json()["data"][0]["certificate"]["samples"]["estimation"] == 2000
+    assert answers[0].json()["data"][0]["certificate"]["samples"]["estimation"] == 600
     await_end(server)
 
 
 def test_a_client_that_stalls_its_upload_does_not_hold_the_end():
-    server = start_server()
+    server = start_server(fresh=True)
     host, port = server.rest.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as stalled:
         head = "POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -112,7 +106,7 @@ def test_a_client_that_stalls_its_upload_does_not_hold_the_end():
 
 
 def test_a_second_signal_ends_at_once():
-    server = start_server()
+    server = start_server(fresh=True)
 
     def ask():
         with server.client() as client, pytest.raises(httpx.HTTPError):

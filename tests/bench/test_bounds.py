@@ -1,19 +1,13 @@
 import json
-import subprocess
-import sys
 
+from tests import launch
 from tests.photos import locate
 
 
 def test_the_joint_problem_and_the_paper_stand_beside_the_closed_forms():
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "bench", "bounds", locate("coffee.png"),
-         "--samples", "300", "--selection-samples", "50"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )  # fmt: skip
+    options = ("--samples", "300", "--selection-samples", "50")
+    ended = launch.fcs("bench", "bounds", locate("coffee.png"), *options)
+    assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert [row["shift"] for row in summary["rows"]] == [0.25, 0.5, 1.0, 2.0]
     for row in summary["rows"]:

@@ -18,19 +18,14 @@ from service.bench.load.report import books, quantile, refusals, row
 from service.bench.processes import counters, resident_bytes
 from service.cli import bench_serving
 from service.errors import ConfigurationError
+from tests import launch
 
 TINY = Shot(CLASSES["tiny"], "rest", 0)
 ANSWER = Reply("200", selection=4, estimation=4)
 
 
 def fcs_bench(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "service", "bench", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    return launch.fcs("bench", *arguments)
 
 
 def summary_of(ended):

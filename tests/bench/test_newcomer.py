@@ -5,6 +5,7 @@ import pytest
 from tests.bench.test_load import fcs_bench, summary_of
 
 
+@pytest.mark.long
 def test_a_small_request_is_timed_alone_and_beside_large_ones():
     ended = fcs_bench("newcomer", "--repeats", 3, "--neighbours", 2, "--samples", 5000)
     summary = summary_of(ended)
@@ -15,6 +16,7 @@ def test_a_small_request_is_timed_alone_and_beside_large_ones():
     assert summary["requests_over"] == sum(ms > summary["allowed_ms"] for ms in summary["beside"])
 
 
+@pytest.mark.long
 def test_large_requests_that_end_too_early_are_told():
     ended = fcs_bench("newcomer", "--repeats", 8, "--neighbours", 1, "--samples", 60)
     assert ended.returncode == 2

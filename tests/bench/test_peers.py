@@ -60,6 +60,7 @@ def ask(picture, way="fixed", samples=30, selection=10):
     }
 
 
+@pytest.mark.long
 def test_the_plain_peer_and_the_service_answer_the_same_requests(tiny):
     ended = subprocess.run(
         [sys.executable, "-m", "service", "bench", "peers", locate("coffee.png"),

@@ -1,19 +1,13 @@
 import json
-import subprocess
-import sys
 
+from tests import launch
 from tests.models import tiny_folders
 
 
 def test_prints_a_table_and_one_json_line(tmp_path):
     tiny_folders.write("vit", tmp_path)
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "bench", "shapes", "--model", tmp_path, "--repeats", "3"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    ended = launch.fcs("bench", "shapes", "--model", tmp_path, "--repeats", "3")
+    assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert summary["best"] in summary["rows"]
     assert {row["dtype"] for row in summary["rows"]} == {"float32", "bfloat16"}

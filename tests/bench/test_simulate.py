@@ -2,8 +2,6 @@ import json
 import math
 import random
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from service.bench.simulate import simulate
 from service.bench.simulation import DeviceModel, Fate, Simulation
 from service.bench.workload import MIX, Kind, Request, mean_samples, poisson
+from tests import launch
 
 SHORT, DEFAULT, LONG, VERY_LONG = MIX
 DEVICE = DeviceModel()
@@ -141,13 +140,8 @@ def test_the_same_seed_gives_the_same_report():
 
 def test_prints_a_table_and_one_json_line():
     options = ["--devices", "1", "--devices", "2", "--requests", "300", "--late"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "bench", "simulate", *options],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    ended = launch.fcs("bench", "simulate", *options)
+    assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert [report["devices"] for report in summary["reports"]] == [1, 2]
     assert all(0 < r["useful"] <= r["fill"] <= 1 for r in summary["reports"])

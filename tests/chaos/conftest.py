@@ -46,7 +46,9 @@ class Victim:
     def start(self):
         rest, rpc = map(str, self._ports)
         options = "--port", rest, "--grpc-port", rpc
-        self.server = start_server(*options, environment=self._environment, module=self._module)
+        self.server = start_server(
+            *options, environment=self._environment, module=self._module, fresh=True
+        )
         self.public_key = self.get("/info").json()["public_key"]
 
     def load(self, **options):

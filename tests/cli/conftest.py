@@ -1,22 +1,13 @@
 """The `fcs` command as a person runs it."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests import launch
 
 
 def run_fcs(cache, *arguments, **environment):
     """Run `fcs` with the cache folder `cache`."""
-    return subprocess.run(
-        [sys.executable, "-m", "service", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "FCS_CACHE_DIR": str(cache), "COLUMNS": "160", **environment},
-    )
+    return launch.fcs(*arguments, FCS_CACHE_DIR=str(cache), COLUMNS="160", **environment)
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ from tests.conftest import start_server, stop_server
 from tests.models import tiny_folders
 from tests.photos import locate
 
+pytestmark = pytest.mark.long
+
 PHOTO = locate("coffee.png")
 ARRANGED = ("dtype", "memory_format", "batch_size", "lanes", "threads")
 

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +7,7 @@ from service.cli.app import app
 from service.evaluation import prove
 from service.evaluation.prove import attack_all, judge
 from service.evaluation.trials import Case, Trial, TrialPlan
+from tests import launch
 from tests.evaluation.conftest import picture
 from tests.photos import locate
 
@@ -37,15 +36,12 @@ def test_trials_do_not_depend_on_the_lanes(vit):
 
 
 def test_the_command(lively_vit):
-    ended = subprocess.run(
-        [sys.executable, "-m", "service", "prove", locate("coffee.png"), "--model", lively_vit,
-         "--sigma", "0.1", "--shift", "0.5", "--shift", "1", "--repeats", "2", "--steps", "3",
-         "--rescore", "200"],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
+    ended = launch.fcs(
+        "prove", locate("coffee.png"), "--model", lively_vit,
+        "--sigma", "0.1", "--shift", "0.5", "--shift", "1", "--repeats", "2", "--steps", "3",
+        "--rescore", "200",
     )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout.splitlines()[-1])
     assert (summary["trials"], summary["violations"]) == (4, 0)
     assert summary["worst_margin"] > 0

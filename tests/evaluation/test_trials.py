@@ -28,6 +28,7 @@ def test_a_wrong_certificate_is_convicted(vit):
     assert trial.margin < 0
 
 
+@pytest.mark.long
 def test_the_embedded_default(lite0):
     """Where a sound certificate is silent, the attack convicts one that promises 0.9999."""
     case = Case(picture(lite0), 0.25, 3.0, 1)

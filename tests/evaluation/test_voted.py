@@ -22,6 +22,7 @@ def ground(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 def test_certified_accuracy_falls_with_the_radius_from_no_more_than_what_is_right(ground):
     ended = run_fcs(
         ground / "cache", "evaluate", "votes", ground / "set", "--model", ground / "llava",

@@ -58,6 +58,16 @@ def wait_until(condition, seconds=10):
         time.sleep(0.02)
 
 
+def stands_still(count):
+    """What was under way when the work was stopped comes to its end, and nothing follows."""
+    before, after = -1, count()
+    deadline = time.monotonic() + 10
+    while after != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        before, after = after, count()
+
+
 @pytest.fixture(scope="module")
 def hard(server):
     """Two pictures after a target that takes hundreds of samples, and the plain answer."""
@@ -200,10 +210,7 @@ def test_a_client_that_leaves_frees_the_device(server):
         assert metric(server, "fcs_jobs_running") == 1
     wait_until(lambda: metric(server, "fcs_jobs_running") == 0)
     wait_until(lambda: metric(server, name) == before + 1)
-    time.sleep(0.3)
-    drawn = metric(server, "fcs_samples_total")
-    time.sleep(0.5)
-    assert metric(server, "fcs_samples_total") == drawn
+    stands_still(lambda: metric(server, "fcs_samples_total"))
 
 
 def test_openapi_describes_every_event(server):

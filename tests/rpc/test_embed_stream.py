@@ -12,7 +12,7 @@ from service.rpc.generated import fcs_pb2 as pb
 from tests.conftest import await_end, start_server, stop_server
 from tests.photos import EXAMPLES, locate
 from tests.rest.test_embed import SEED, metric
-from tests.rest.test_embed_stream import wait_until
+from tests.rest.test_embed_stream import stands_still, wait_until
 from tests.rpc.test_rpc import request_of
 from tests.tiny import picture
 
@@ -212,10 +212,7 @@ def test_cancelling_stops_all_the_work_of_the_stream(server, stub):
     asking.half_close()
     wait_until(lambda: metric(server, "fcs_jobs_running") == 0)
     wait_until(lambda: metric(server, name) == before + 4)
-    time.sleep(0.3)
-    drawn = metric(server, "fcs_samples_total")
-    time.sleep(0.5)
-    assert metric(server, "fcs_samples_total") == drawn
+    stands_still(lambda: metric(server, "fcs_samples_total"))
 
 
 def test_a_connection_that_breaks_stops_all_the_work_of_the_stream(server):
@@ -253,10 +250,11 @@ def test_no_more_than_the_bound_is_in_work_and_the_next_is_not_read_before(narro
     def watch():
         while not over.is_set():
             seen.append(metric(narrow, "fcs_jobs_running"))
+            time.sleep(0.02)
 
     watching = threading.Thread(target=watch)
     watching.start()
-    found = by_id(narrow_stub.EmbedStream(iter([item(f"{i}", samples=80) for i in range(6)])))
+    found = by_id(narrow_stub.EmbedStream(iter([item(f"{i}", samples=48) for i in range(6)])))
     over.set()
     watching.join()
     assert len(found) == 6
@@ -280,7 +278,7 @@ def test_messages_that_nobody_reads_hold_the_client_back(narrow, narrow_stub):
 def test_a_stream_waits_for_room_that_its_own_work_takes(narrow, narrow_stub):
     """Two requests of two pictures each do not fit together; neither is refused."""
     pair = [picture(), picture((0, 0, 0))]
-    requests = [item(f"{i}", *pair, samples=100) for i in range(4)]
+    requests = [item(f"{i}", *pair, samples=48) for i in range(4)]
     found = by_id(narrow_stub.EmbedStream(iter(requests)))
     assert all(found[f"{i}"].HasField("result") for i in range(4))
 

@@ -18,6 +18,8 @@ from service.models.store import load_model
 from tests.cli.conftest import run_fcs
 from tests.photos import locate
 
+pytestmark = pytest.mark.long
+
 SHIPPED = "efficientnet-lite0-160-psm"
 QUICK = (
     "--batch",

@@ -120,6 +120,7 @@ def test_a_command_without_steps_to_take_leaves_the_file_alone(trained):
     assert file.read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_says_so_and_so_does_what_is_made_of_it(trained):
     command = purifier(trained, trained / "short", "--steps", 10**6)
     ended = done(fcs(trained, *command, "--minutes", 0.01))
@@ -175,6 +176,7 @@ def test_the_package_is_served_and_certified(packaged):
     assert certificate["fidelity"]["pipeline"] != certificate["fidelity"]["encoder"]
 
 
+@pytest.mark.long
 def test_the_package_is_evaluated(packaged):
     options = ("--samples", 8, "--certified", 2, "--certified-samples", 20, "--epsilon", 0.1)
     plot = ("--plot", packaged / "stability.png")
@@ -326,6 +328,7 @@ def test_a_training_that_cannot_be_is_refused(trained, options, reason):
     assert reason in ended.stderr
 
 
+@pytest.mark.long
 def test_another_encoders_purifier_is_taken_only_when_that_is_declared(trained, tmp_path):
     module, part = load_unet(trained / "p" / "purifier.safetensors")
     other = part.model_copy(update={"encoder": "f" * 64})
@@ -350,6 +353,7 @@ def test_a_replay_draws_the_noise_of_the_whole_pipeline_again(packaged):
     assert "every value agrees" in replayed.stdout
 
 
+@pytest.mark.long
 def test_two_processes_divide_the_batches(trained):
     """Each step of both takes twice the scenes, with other noise; only the first writes."""
     command = [

@@ -151,6 +151,7 @@ def test_the_plots_are_drawn(ground, ended):
             assert picture.width > 600
 
 
+@pytest.mark.long
 def test_several_workers_come_to_the_same(ground, ended):
     others = evaluate(ground, out="shared", workers=2)
     assert others.returncode == 0, others.stderr
@@ -278,6 +279,7 @@ def test_other_pictures_under_the_same_names_are_another_run(ground, ended):
     assert "`pictures` of the config is not what it was" in refused.stderr
 
 
+@pytest.mark.long
 def test_workers_end_with_whoever_started_them(ground, tmp_path):
     command = [
         sys.executable, "-m", "service", "evaluate", "robustness", "--config",
@@ -304,6 +306,7 @@ def alive(process):
         return False
 
 
+@pytest.mark.long
 def test_a_model_with_a_text_tower_alone_is_asked_for_the_class(ground):
     tiny_folders.write_with_text("clip", ground / "clip")
     text = (ground / "small.yaml").read_text()
