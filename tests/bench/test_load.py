@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -263,8 +264,9 @@ def test_a_bench_that_is_terminated_takes_its_server_with_it():
     while not servers:
         assert time.monotonic() < until
         time.sleep(0.05)
-        found = [Path("/proc", pid) for pid in children.read_text().split()]
-        servers = [one for one in found if "serve" in (one / "cmdline").read_text()]
+        with suppress(OSError):  # a child that ended while it was looked at
+            found = [Path("/proc", pid) for pid in children.read_text().split()]
+            servers = [one for one in found if "serve" in (one / "cmdline").read_text()]
     (server,) = servers
     bench.terminate()
     assert bench.wait(60) == 128 + signal.SIGTERM
