@@ -255,9 +255,16 @@ def test_a_mix_is_shares_of_classes_and_the_sequence_follows_them():
     assert again == drawn[:50]
 
 
-def test_a_bench_that_is_terminated_takes_its_server_with_it():
+@pytest.fixture
+def bench():
     command = [sys.executable, "-m", "service", "bench", "load", "--mix", "long"]
-    bench = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    yield running
+    running.kill()
+    running.wait()
+
+
+def test_a_bench_that_is_terminated_takes_its_server_with_it(bench):
     children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
     servers = []
     until = time.monotonic() + 60
