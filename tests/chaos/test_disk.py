@@ -1,6 +1,7 @@
 """The disk of the audit log is full: no certificate leaves that is not on record."""
 
 import subprocess
+from contextlib import suppress
 
 import pytest
 
@@ -27,13 +28,9 @@ def test_full_disk_under_load(victims, report, small_disk):
     load = victim.load().start()
     load.wait_for("answered", 4)
     filler = small_disk / "filler"
-    with filler.open("wb") as stream:
-        try:
-            while True:
-                stream.write(bytes(4096))
-                stream.flush()
-        except OSError:
-            pass
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
     load.wait_for("refused", 8)
     victim.wait(lambda: not victim.ready())
     on_record = check(log, {victim.public_key})  # no half a line is left either
