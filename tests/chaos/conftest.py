@@ -29,6 +29,7 @@ class Victim:
         self.audit = folder / "audit.jsonl"
         self._ports = free_port(), free_port()
         self._module = module
+        self.loads = []
         key = folder / "key.pem"
         key.write_bytes(
             Ed25519PrivateKey.generate().private_bytes(
@@ -52,7 +53,8 @@ class Victim:
         self.public_key = self.get("/info").json()["public_key"]
 
     def load(self, **options):
-        return Load(self.server.rest, self.server.grpc, self.public_key, **options)
+        self.loads.append(Load(self.server.rest, self.server.grpc, self.public_key, **options))
+        return self.loads[-1]
 
     def get(self, path):
         return httpx.get(f"{self.server.rest}{path}", timeout=30)
@@ -110,6 +112,8 @@ def victims(tmp_path):
 
     yield make
     for victim in made:
+        for load in victim.loads:
+            load.leave()  # a scenario that failed has not
         if victim.server.process.poll() is None:
             assert victim.end() == 0, "".join(victim.server.log)[-3000:]
 

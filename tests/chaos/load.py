@@ -59,9 +59,10 @@ class Load:
     clients: int = 4
     counts: dict = field(default_factory=lambda: dict(COUNTS))
     ended: list[Ended] = field(default_factory=list)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def start(self):
-        self._over = threading.Event()
+        self._over.clear()
         self._pool = ThreadPoolExecutor(self.clients)
         self._running = [self._pool.submit(self._client, n) for n in range(self.clients)]
         return self
@@ -73,6 +74,10 @@ class Load:
             running.result(2 * _PATIENCE_S)
         self._pool.shutdown()
         return self.ended
+
+    def leave(self):
+        """Whatever happened: no client asks anything more."""
+        self._over.set()
 
     def kinds(self):
         return Counter(one.kind for one in self.ended)
