@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from service.access.budgets import Budgets, Drawing
@@ -15,6 +16,7 @@ from service.metrics import Metrics
 
 _BEARER = "bearer"
 _WAIT_S = 1.0
+_opened: ContextVar[tuple[str, ApiKey] | None] = ContextVar("fcs_stream_key", default=None)
 UNAUTHENTICATED = "no valid API key: send one as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
 
 
@@ -65,7 +67,7 @@ class Gate:
         if self._keys is None:
             return
         key = None if client is None else self._keys.current().get(client)
-        if key is None or key.expired(self._now()):
+        if key is None or key.expired(self._now()) or _replaced(client, key):
             raise ServiceError(Kind.UNAUTHENTICATED, UNAUTHENTICATED)
 
     @contextmanager
@@ -81,7 +83,9 @@ class Gate:
 
     @contextmanager
     def stream(self, client: str | None) -> Iterator[None]:
-        """The same of a call whose requests are charged one by one.
+        """The same of a call whose requests, in tasks begun inside, are charged one by one.
+
+        A key that is withdrawn, or replaced under its name, opens nothing more for them.
 
         Raises:
             ServiceError: unauthenticated, busy or rate.
@@ -91,8 +95,12 @@ class Gate:
             if (named := self._limits(client)) is None:
                 yield
                 return
-            with self._budgets.stream(*named):
-                yield
+            opening = _opened.set(named)
+            try:
+                with self._budgets.stream(*named):
+                    yield
+            finally:
+                _opened.reset(opening)
 
     @contextmanager
     def charged(self, client: str | None) -> Iterator[None]:
@@ -150,6 +158,12 @@ class Gate:
             return None
         key = self._keys.current().get(client)
         return None if key is None else (client, key)
+
+
+def _replaced(client: str | None, key: ApiKey) -> bool:
+    """Another key has the name of that with which the present stream was opened."""
+    opened = _opened.get()
+    return opened is not None and opened[0] == client and opened[1].sha256 != key.sha256
 
 
 def _client() -> str | None:

@@ -183,6 +183,19 @@ def test_a_stream_is_refused_further_requests_once_its_key_is_withdrawn_or_over(
         assert refused(gate.charged("a")).kind is Kind.UNAUTHENTICATED
 
 
+def test_a_key_that_is_replaced_under_its_name_opens_nothing_more_for_a_stream(file, time):
+    write(file, a={"requests_per_minute": 9})
+    gate, _ = gate_of(file, time)
+    with gate.stream("a"):
+        with gate.charged("a"):
+            pass
+        file.write_text(file.read_text().replace(digest("a"), digest("another")))
+        time.s += 1
+        assert refused(gate.charged("a")).kind is Kind.UNAUTHENTICATED
+    with gate.request("a"):  # of who has the new one
+        pass
+
+
 def test_samples_are_charged_at_once_and_what_was_not_drawn_is_given_back(file, time):
     write(file, ann={"samples_per_minute": 1000})
     gate, _ = gate_of(file, time)
