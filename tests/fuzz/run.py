@@ -63,7 +63,7 @@ def api(seconds: int) -> dict[str, object]:
         "FCS_DEFAULT_TIMEOUT_MS": "5000",
         "FCS_DEFAULT_VOTES": "50",
     }
-    server = start_server(environment=limits)
+    server = start_server(environment=limits, fresh=True)
     report = BUILD / "api.json"
     report.unlink(missing_ok=True)
     began = time.monotonic()
