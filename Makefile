@@ -132,7 +132,7 @@ COMPILE = $(BIN)/python -m piptools compile --quiet --strip-extras --no-annotate
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe
 lock: setup
 	$(COMPILE) --extra dev --output-file requirements-dev.lock pyproject.toml
-	$(COMPILE) --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+	$(COMPILE) --extra otlp --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
 	$(COMPILE) --extra peers --constraint requirements-dev.lock --output-file requirements-peers.lock pyproject.toml
 	$(COMPILE) --extra fuzz --constraint requirements-dev.lock --output-file requirements-fuzz.lock pyproject.toml
 	$(COMPILE) --output-file requirements-deploy.lock requirements-deploy.in

@@ -25,6 +25,7 @@ from service.locations import origin
 from service.types import DtypeName, MemoryFormat
 
 PREFIX = "FCS_"
+_LISTS = " (lists are JSON, e.g. '[0.125, 0.25]' or '[\"a-model\"]')"
 CONFIG_VARIABLE = "FCS_CONFIG"
 DEFAULT_MODEL = "efficientnet-lite0-160-psm"
 DEFAULT_ENCODER = "efficientnet-lite0-160"  # which that model stands around
@@ -302,10 +303,13 @@ def load_settings(file: Path | None = None, **overrides: Any) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "defaults"
-        raise ConfigurationError(f"setting {where!r}: {first['msg']}") from error
+        where, reason = ".".join(str(part) for part in first["loc"]), first["msg"]
+        if not where:
+            raise ConfigurationError(reason.removeprefix("Value error, ")) from error
+        hint = _LISTS if first["type"] in {"tuple_type", "list_type"} else ""
+        raise ConfigurationError(f"setting {where!r}: {reason}{hint}") from error
     except SettingsError as error:
-        raise ConfigurationError(f"{error} (lists are JSON, e.g. '[0.125, 0.25]')") from error
+        raise ConfigurationError(f"{error}{_LISTS}") from error
 
 
 def _refuse_unknown_environment(known: set[str]) -> None:

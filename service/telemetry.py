@@ -118,5 +118,5 @@ def start(endpoint: str, ratio: float) -> Telemetry:
 def _missing() -> ConfigurationError:
     return ConfigurationError(
         "otlp_endpoint is set, and what sends spans is not installed:"
-        " pip install 'fcs-serve[otlp]' (opentelemetry-exporter-otlp-proto-http)"
+        " pip install -e '.[otlp]' in the project's folder (opentelemetry-exporter-otlp-proto-http)"
     )

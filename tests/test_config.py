@@ -104,6 +104,16 @@ def test_auto_and_absent_are_the_same_and_a_number_pins(monkeypatch, tmp_path, n
         load_settings()
 
 
+def test_settings_that_do_not_fit_together_are_told_in_one_sentence():
+    with pytest.raises(ConfigurationError, match="^tls_certificate and tls_key belong together"):
+        load_settings(tls_certificate="tls.crt")
+
+
+def test_a_list_that_is_none_is_told_how_lists_are_written():
+    with pytest.raises(ConfigurationError, match=r"extra_models.*lists are JSON"):
+        load_settings(extra_models="mobilenet-v2-224")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigurationError, match=r"absent\.toml"):
         load_settings(tmp_path / "absent.toml")

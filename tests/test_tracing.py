@@ -153,4 +153,4 @@ def test_an_exporter_that_is_not_installed_is_told_with_what_to_install():
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert "ConfigurationError: otlp_endpoint is set" in ended.stderr
-    assert "pip install 'fcs-serve[otlp]'" in ended.stderr
+    assert "pip install -e '.[otlp]'" in ended.stderr

@@ -188,7 +188,8 @@ def _locked(path: Path) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise ConfigurationError(
-            f"another process writes to the audit log of {path}: each needs one of its own"
+            f"another process writes to the audit log {path.with_suffix('')}:"
+            " each needs one of its own"
         ) from error
     return descriptor
 

@@ -86,15 +86,15 @@ def _announce(core: "Core", ports: "Ports") -> None:
     host = settings.host
     shown = "localhost" if host in {"0.0.0.0", "::"} else host  # noqa: S104
     shown = f"[{shown}]" if ":" in shown else shown
+    scheme = "http" if settings.tls_certificate is None else "https"
     model = info.models[0]
     if core.settings.log_format == "json":
         _log.info(
-            "serving %s on %s: REST http://%s:%d gRPC %s:%d",
-            *(model.name, model.device, shown, ports.rest, shown, ports.grpc),
+            "serving %s on %s: REST %s://%s:%d gRPC %s:%d",
+            *(model.name, model.device, scheme, shown, ports.rest, shown, ports.grpc),
         )
         return
     picture = _EXAMPLE if _EXAMPLE.is_file() else "photo.jpg"
-    scheme = "http" if settings.tls_certificate is None else "https"
     rest = f"{scheme}://{shown}:{ports.rest}"
     curl = f"curl -s {_credentials(settings)}{rest}"
     probes = "" if ports.probes is None else f"  probes  http://{shown}:{ports.probes}/health\n"

@@ -321,7 +321,8 @@ def _needs_trainers() -> None:
     for package in ("accelerate", "peft"):
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
-                f"training needs {package}: run `make setup`, or pip install 'fcs-serve[train]'"
+                f"training needs {package}: run `make setup`, or pip install -e '.[train]'"
+                " in the project's folder"
             )
 
 

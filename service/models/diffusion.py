@@ -96,7 +96,8 @@ def load_diffusion(folder: Path) -> DiffusionPurifier:
         from diffusers import DDPMScheduler, UNet2DModel
     except ImportError as error:
         raise ConfigurationError(
-            "a diffusers purifier needs diffusers: pip install 'fcs-serve[diffusion]'"
+            "a diffusers purifier needs diffusers: pip install -e '.[diffusion]'"
+            " in the project's folder"
         ) from error
     weights, schedule = _files(folder)
     try:

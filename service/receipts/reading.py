@@ -43,6 +43,8 @@ def read(file: Path, index: int | None = None) -> Saved:
         raise invalid(f"{file} is too large for a receipt: over {MOST_BYTES} bytes")
     try:
         value = json_value(data)
+        if isinstance(value, dict) and isinstance(failure := value.get("error"), dict):
+            raise invalid(f"a response that is an error: {shown(str(failure.get('message')))}")
         item = _item(value, index)
         return Saved(parse(value if item is None else item["receipt"]), item)
     except ServiceError as error:

@@ -18,6 +18,7 @@ def create_app(core: Core) -> FastAPI:
         title="fcs-serve",
         version=__version__,
         description="Robust image embeddings, each with its certified bound.",
+        redirect_slashes=False,  # it would repeat whatever Host the client named
     )
     errors.install(app, core.metrics)
     app.include_router(router(core))

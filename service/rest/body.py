@@ -52,8 +52,7 @@ class BodyReader:
                 the body, or a picture that is fetched, does not arrive in time, or invalid naming
                 the field.
         """
-        header = request.headers.get("content-type", "")
-        content_type = header.partition(";")[0].strip().lower()
+        content_type = _content_type(request)
         if content_type == "application/json":
             data = await self._read(request)
             return await self._parsed(len(data), partial(parse_json, data, kind, self._allowed))
@@ -74,8 +73,7 @@ class BodyReader:
         Raises:
             ServiceError: as `read`.
         """
-        header = request.headers.get("content-type", "")
-        content_type = header.partition(";")[0].strip().lower()
+        content_type = _content_type(request)
         if content_type != "application/json":
             raise ServiceError(
                 Kind.MEDIA_TYPE,
@@ -154,6 +152,20 @@ class BodyReader:
                 f"uploads in progress hold {self._buffered} bytes, over {self._most_together}",
                 retry_after_s=self._timeout_s,
             )
+
+
+def _content_type(request: Request) -> str:
+    """Of a body as it is.
+
+    Raises:
+        ServiceError: media_type, it is encoded.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise ServiceError(
+            Kind.MEDIA_TYPE, f"content encoding {shown(encoding)}; send the body as it is"
+        )
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _split_form(

@@ -16,6 +16,7 @@ from service.errors import Kind, ServiceError
 from service.rest.errors import error_body
 
 _log = logging.getLogger(__name__)
+_HEAD_KIB = 16  # of h11
 _PHRASE = {400: b"Bad Request", 408: b"Request Timeout"}
 
 
@@ -102,7 +103,8 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """As every other failure is told."""
-        self._refuse(400, ServiceError(Kind.INVALID, msg))
+        reason = f"{msg.rstrip('.')}, or its head is larger than {_HEAD_KIB} KiB"
+        self._refuse(400, ServiceError(Kind.INVALID, reason))
 
     def _arm(self) -> None:
         if self._head is None:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import Kind, ServiceError
+from service.errors import Kind, ServiceError, shown
 from service.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -50,14 +50,15 @@ def error_body(error: ServiceError, status: int | None = None) -> bytes:
     return orjson.dumps({"error": fields})
 
 
-def error_response(error: ServiceError) -> Response:
-    """The error's body with its status."""
+def error_response(error: ServiceError, status: int | None = None) -> Response:
+    """The error's body with its status, or another."""
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     if error.kind is Kind.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
-    return Response(error_body(error), STATUS[error.kind], headers, "application/json")
+    body = error_body(error, status)
+    return Response(body, status or STATUS[error.kind], headers, "application/json")
 
 
 def install(app: FastAPI, metrics: Metrics) -> None:
@@ -75,7 +76,7 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         kind = _KIND.get(error.status_code, Kind.INVALID)
-        message = f"{error.detail}: {request.method} {request.url.path}"
+        message = f"{error.detail}: {request.method} {shown(request.url.path)}"
         response = error_response(ServiceError(kind, message))
         response.headers.update(error.headers or {})
         return response

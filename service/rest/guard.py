@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access.gate import Gate
 from service.caller import present
-from service.errors import ServiceError
+from service.errors import ServiceError, invalid
 from service.metrics import Metrics
 from service.rest.errors import error_response
 
@@ -28,6 +28,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app within the request's place, or tell why not."""
+        if scope["type"] == "http" and _framed_twice(scope):
+            await self._refuse_framing(scope, receive, send)
+            return
         path = scope.get("path", "")
         if scope["type"] != "http" or path == _HEALTH or path.startswith(_HEALTH + "/"):
             await self._app(scope, receive, send)
@@ -45,3 +48,16 @@ class Guard:
                 await error_response(error)(scope, receive, send)
             else:
                 await self._app(scope, receive, send)
+
+    async def _refuse_framing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A proxy may have taken the other length: nothing more is read (RFC 9112, 6.1)."""
+        error = invalid("both Content-Length and Transfer-Encoding: send one of them")
+        self._metrics.rejections.labels(reason=error.kind.value).inc()
+        response = error_response(error, 400)
+        response.headers["connection"] = "close"
+        await response(scope, receive, send)
+
+
+def _framed_twice(scope: Scope) -> bool:
+    names = {name for name, _ in scope["headers"]}
+    return {b"content-length", b"transfer-encoding"} <= names

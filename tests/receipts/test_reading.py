@@ -23,6 +23,7 @@ MALFORMED = {
     text().encode()[:-40]: "not JSON",
     b"[1, 2]": "no JSON object",
     b"null": "no JSON object",
+    b'{"error": {"message": "loading", "code": 503}}': "a response that is an error: 'loading'",
     b"[" * 100_000: "not",
     b'{"format": 1, "format": 2}': "'format' is given twice",
     text().replace('"sigma":0.25', '"sigma":NaN').encode(): "NaN is no number",

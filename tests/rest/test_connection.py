@@ -71,6 +71,20 @@ def test_a_body_that_nobody_wants_does_not_go_on_forever(small):
                 time.sleep(0.1)
 
 
+def test_two_lengths_of_one_body_are_refused_and_nothing_after_it_is_read(small):
+    """What a proxy and the service would cut apart differently (RFC 9112, 6.1)."""
+    head = UPLOAD.replace(
+        b"Content-Length: 1000", b"Content-Length: 4\r\nTransfer-Encoding: chunked"
+    )
+    hidden = b"GET /health/ready HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connect(small) as smuggler:
+        smuggler.sendall(head[:-1] + b"0\r\n\r\n" + hidden)
+        answer = read_to_the_end(smuggler)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"send one of them" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_over_the_requests_in_work_the_next_is_refused_unread_but_probes_are_answered(small):
     with connect(small) as one, connect(small) as two, small.client() as client:
         for stalled in (one, two):
