@@ -105,7 +105,7 @@ def test_auto_and_absent_are_the_same_and_a_number_pins(monkeypatch, tmp_path, n
 
 
 def test_settings_that_do_not_fit_together_are_told_in_one_sentence():
-    with pytest.raises(ConfigurationError, match="^tls_certificate and tls_key belong together"):
+    with pytest.raises(ConfigurationError, match=r"^tls_certificate and tls_key belong together"):
         load_settings(tls_certificate="tls.crt")
 
 
