@@ -6,6 +6,7 @@ connection, and so does the need of a place for a newer one while this one is id
 
 import asyncio
 import logging
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,10 @@ class Connection(H11Protocol):
             self._arm()
         else:
             self._disarm()
+
+    def handle_events(self) -> None:
+        """A request that comes behind another begins in a context of its own, not in that one's."""
+        Context().run(super().handle_events)
 
     def on_response_complete(self) -> None:
         """Idle from here on."""

@@ -85,6 +85,20 @@ def test_two_lengths_of_one_body_are_refused_and_nothing_after_it_is_read(small)
     assert answer.count(b"HTTP/1.1") == 1
 
 
+def test_what_is_no_request_is_not_logged_under_the_id_of_the_one_before(small):
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\nx-request-id: before\r\n\r\n"
+    with connect(small) as mixed:
+        mixed.sendall(request + b"no request at all\r\n\r\n")
+        answer = read_to_the_end(mixed)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"HTTP/1.1 400" in answer
+    until = time.monotonic() + 5
+    while not (told := [line for line in small.log if "Invalid HTTP" in line]):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert not any("before" in line for line in told)
+
+
 def test_over_the_requests_in_work_the_next_is_refused_unread_but_probes_are_answered(small):
     with connect(small) as one, connect(small) as two, small.client() as client:
         for stalled in (one, two):
