@@ -46,7 +46,6 @@ _TALKATIVE = (
     "opentelemetry",
     "python_multipart",
     "urllib3",
-    "uvicorn.error",
     "websockets",
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
