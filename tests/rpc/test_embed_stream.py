@@ -263,9 +263,9 @@ def test_no_more_than_the_bound_is_in_work_and_the_next_is_not_read_before(narro
 
 
 def test_messages_that_nobody_reads_hold_the_client_back(narrow, narrow_stub):
-    """Eight megabytes a message: far more than the transport itself takes in."""
+    """Eight megabytes a message, far more than the transport itself takes in: half stay there."""
     heavy = picture() + bytes(8 * 2**20)
-    asking = Asking(*(item(f"{i}", heavy, **ENDLESS) for i in range(20)))
+    asking = Asking(*(item(f"{i}", heavy, **ENDLESS) for i in range(30)))
     call = narrow_stub.EmbedStream(iter(asking))
     wait_until(lambda: metric(narrow, "fcs_jobs_running") == 2, 30)
     time.sleep(1)
