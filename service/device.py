@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from service import tracing
 from service.job import Work
 from service.models.lanes import Lanes
 from service.models.loaded import LoadedModel
-from service.models.sampler import Draw, Sampled, Sampler, make_sampler
+from service.models.sampler import Draw, Sampled, Sampler, is_out_of_memory, make_sampler
 from service.scheduler import Slice
 
 _WARM_UP = 2  # calls in each lane
@@ -60,22 +61,40 @@ class Batch:
         tracing.batch("device.batch", time.monotonic() - self.launched, known, of, error)
 
 
+class Stuck(TimeoutError):
+    """A device call did not return in time; it may yet.
+
+    Attributes:
+        call: the one that was waited for.
+    """
+
+    def __init__(self, call: "Future[Any]", timeout_s: float) -> None:
+        super().__init__(f"a device call has not returned for {timeout_s:g} s")
+        self.call = call
+
+
 class Device:
     """Runs batches; used by one thread at a time.
 
     Args:
         models: by name; their pipelines live on one device.
         on_done: called on a lane's thread whenever a batch is done.
+        on_halved: told of a model in each new shape it is put in for want of memory.
     """
 
-    def __init__(self, models: dict[str, LoadedModel], on_done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        models: dict[str, LoadedModel],
+        on_done: Callable[[], None],
+        on_halved: Callable[[LoadedModel], None],
+    ) -> None:
         self.models = dict(models)
         self._samplers: dict[str, Sampler] = {m.name: make_sampler(m) for m in models.values()}
         first = next(iter(models.values()))
         self.name = str(first.pipeline.device)
         self.lanes = max(model.lanes for model in models.values())
         self._pool = Lanes(self.lanes, first.threads)
-        self._on_done = on_done
+        self._on_done, self._on_halved = on_done, on_halved
         self._flight: deque[Batch] = deque()
         self._progress = threading.Lock()
         self._last_done = 0.0
@@ -84,9 +103,24 @@ class Device:
         """Call every model in its shape in every lane; a batch's seconds in the slowest model.
 
         Raises:
-            Exception: whatever a call raised; TimeoutError.
+            Exception: whatever a call raised; Stuck.
         """
         return max(self._warm_up(name, timeout_s) for name in self.models)
+
+    def revive(self, timeout_s: float) -> None:
+        """Forget what is in flight and warm up, a model that no longer fits in a smaller shape.
+
+        Raises:
+            Exception: whatever a call raised; Stuck.
+        """
+        self._flight.clear()
+        for name, model in list(self.models.items()):
+            try:
+                self._warm_up(name, timeout_s)
+            except Exception as error:
+                if not is_out_of_memory(error) or model.batch_size == 1:
+                    raise
+                self.halve(name, timeout_s)
 
     def launch(self, slices: Sequence[Slice[Work]]) -> None:
         """Start a batch of one model in the next free lane."""
@@ -115,22 +149,28 @@ class Device:
         """One slice of a batch that failed, by itself in the same shape, when it is done.
 
         Raises:
-            TimeoutError: the call does not return.
+            Stuck: the call does not return.
         """
         single = self._submit(batch.model.name, [batch.slices[index]])
         _await(single.sampled, timeout_s)
         return single
 
     def empty(self, model: LoadedModel, timeout_s: float) -> None:
-        """A call with padding alone, which fails only if the device does."""
-        self._pool.submit(partial(self._samplers[model.name], ())).result(timeout_s)
+        """A call with padding alone, which fails only if the device does.
+
+        Raises:
+            Exception: whatever the call raised; Stuck.
+        """
+        call = self._pool.submit(partial(self._samplers[model.name], ()))
+        _await(call, timeout_s)
+        call.result()
 
     def halve(self, name: str, timeout_s: float) -> LoadedModel:
         """Put a model in half its batch shape, or less if that does not fit either.
 
         Raises:
             Exception: whatever a call in a batch of one raised.
-            TimeoutError: a call does not return.
+            Stuck: a call does not return.
         """
         for batch in self._flight:  # the lanes take them first
             _await(batch.sampled, timeout_s)
@@ -138,18 +178,15 @@ class Device:
             model = self.models[name].halved()
             self.models[name] = model
             self._samplers[name] = make_sampler(model)
+            self._on_halved(model)
             try:
                 self._warm_up(name, timeout_s)
                 return model
-            except TimeoutError:
+            except Stuck:
                 raise
             except Exception:
                 if model.batch_size == 1:
                     raise
-
-    def forget(self) -> None:
-        """Nobody waits for the batches in flight any more."""
-        self._flight.clear()
 
     def close(self) -> None:
         """End the lanes."""
@@ -161,7 +198,9 @@ class Device:
             return sampled.noise_s + sampled.encode_s
 
         calls = [self._pool.submit(call) for _ in range(_WARM_UP * self.lanes)]
-        return [future.result(timeout_s) for future in calls][-1]
+        for future in calls:
+            _await(future, timeout_s)
+        return [future.result() for future in calls][-1]
 
     def _submit(self, name: str, slices: Sequence[Slice[Work]]) -> Batch:
         draws = []
@@ -189,6 +228,6 @@ def _told(part: Slice[Work]) -> tracing.Attributes:
     }
 
 
-def _await(call: "Future[Sampled]", timeout_s: float) -> None:
+def _await(call: "Future[Any]", timeout_s: float | None) -> None:
     if not wait([call], timeout_s).done:
-        raise TimeoutError(f"a device call has not returned for {timeout_s:g} s")
+        raise Stuck(call, timeout_s or 0.0)

@@ -5,9 +5,9 @@
     statistics thread  block eigenvalues, looks at checkpoints; a verdict -> its waiter
 
 A job's failure reaches its own waiter only. Out of memory halves the batch shape, and the jobs in
-flight start over. When the device thread dies, every waiter is told and it is restarted once. A
-call that does not return makes the engine unfit until it does. The engine knows nothing of
-transports, requests or pictures.
+flight start over. When the device thread dies, every waiter is told and it is restarted once, in a
+smaller shape where memory is what is missing. A call that does not return makes the engine unfit
+until it does. The engine knows nothing of transports, requests or pictures.
 """
 
 import logging
@@ -19,7 +19,7 @@ from functools import partial
 
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
-from service.device import Batch, Device
+from service.device import Batch, Device, Stuck
 from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult, Work
 from service.metrics import Metrics
@@ -55,7 +55,7 @@ class Engine:
         self._lost = self._stuck = False
         self._finished = 0.0  # when the last batch was tallied, monotonic
         self.rate = Rate()
-        self._device = Device(models, self._notify)
+        self._device = Device(models, self._notify, self._count_halving)
         self._scheduler = self._new_scheduler()
         self._statistics = Statistics(metrics)
         self._thread = threading.Thread(target=self._own_device, name="fcs-device", daemon=True)
@@ -156,19 +156,26 @@ class Engine:
     # The device thread.
 
     def _own_device(self) -> None:
-        for restarts_left in range(_RESTARTS, -1, -1):
+        restarts_left = _RESTARTS
+        while True:
             try:
                 self._loop()
                 return
+            except Stuck as stuck:
+                self._wait_for(stuck)
             except BaseException as error:
                 if self._stopping:
                     return
                 _log.exception("the device thread died; restarts left: %d", restarts_left)
                 self._suspend(f"the device thread died: {type(error).__name__}")
-            if restarts_left and self._revived():
-                continue
-            self._lost = True
-            return
+                if not restarts_left:
+                    self._lost = True
+                    return
+                restarts_left -= 1
+                self._metrics.device_restarts.inc()
+            if not self._revived():
+                self._lost = not self._stopping
+                return
 
     def _loop(self) -> None:
         """Launch while a lane may want a batch; reply to the oldest when it is done."""
@@ -260,7 +267,8 @@ class Engine:
         """A batch failed: run each of its slices alone, in the same shape, to find the culprit.
 
         Raises:
-            Exception: the device fails even an empty batch, or a call does not return.
+            Exception: the device fails even an empty batch.
+            Stuck: a call does not return.
         """
         _log.warning("a batch failed (%s); running its jobs apart", error)
         if batch.model is not self.model(batch.model.name):
@@ -289,7 +297,8 @@ class Engine:
         """Out of memory: half the batch shape from now on, and the jobs in flight start over.
 
         Raises:
-            Exception: not even a batch of one fits, or a call does not return.
+            Exception: not even a batch of one fits.
+            Stuck: a call does not return.
         """
         name = batch.model.name
         if batch.model is not self.model(name):
@@ -297,13 +306,6 @@ class Engine:
         if batch.model.batch_size == 1:
             raise error
         model = self._device.halve(name, self._timeout_s)
-        halvings = (batch.model.batch_size // model.batch_size).bit_length() - 1
-        self._metrics.batch_halvings.inc(halvings)
-        _log.warning(
-            "out of memory: %s runs in batches of %d from now on, and its jobs start over",
-            name,
-            model.batch_size,
-        )
         with self._wake:
             self._scheduler.resize(name, model.batch_size)
         for job in self.jobs:
@@ -327,30 +329,46 @@ class Engine:
 
     def _revived(self) -> bool:
         """Whether the device works after all; then work is accepted again."""
-        self._metrics.device_restarts.inc()
-        self._device.forget()
-        try:
-            self._device.warm_up(self._timeout_s)
-        except Exception:
-            _log.exception("the device did not come back")
-            return False
-        with self._wake:
-            self._scheduler = self._new_scheduler()
-            self._fault = None
-        _log.warning("the device thread was restarted")
-        return True
+        while not self._stopping:
+            try:
+                self._device.revive(self._timeout_s)
+            except Stuck as stuck:
+                self._wait_for(stuck)
+                continue
+            except Exception:
+                _log.exception("the device did not come back")
+                return False
+            with self._wake:
+                self._scheduler = self._new_scheduler()
+            _log.warning("the device works again")
+            self._accept_again()
+            return True
+        return False
 
     def _watch(self) -> None:
         """Stuck calls: tell the waiters, and go on when the device does."""
         silent_s = self._device.silent_s()
         if silent_s > self._timeout_s and self._fault is None:
-            _log.error("a device call has not returned for %.0f s", silent_s)
-            self._stuck = True
-            self._suspend(f"a device call has not returned for {self._timeout_s:g} s")
+            self._tell_stuck()
         elif silent_s <= self._timeout_s and self._stuck:
             _log.warning("the device call returned; work is accepted again")
-            with self._wake:
-                self._stuck, self._fault = False, None
+            self._accept_again()
+
+    def _wait_for(self, stuck: Stuck) -> None:
+        """A call that this thread itself waited for: tell the waiters, and wait on."""
+        self._tell_stuck()
+        stuck.call.add_done_callback(lambda _: self._notify())
+        with self._wake:
+            self._wake.wait_for(lambda: stuck.call.done() or self._stopping)
+
+    def _tell_stuck(self) -> None:
+        _log.error("a device call has not returned for %g s", self._timeout_s)
+        self._stuck = True
+        self._suspend(f"a device call has not returned for {self._timeout_s:g} s")
+
+    def _accept_again(self) -> None:
+        with self._wake:
+            self._stuck, self._fault = False, None
 
     def _fail_all(self, error: ServiceError) -> None:
         for job in self.jobs:
@@ -370,6 +388,14 @@ class Engine:
     def _notify(self) -> None:
         with self._wake:
             self._wake.notify_all()
+
+    def _count_halving(self, model: LoadedModel) -> None:
+        self._metrics.batch_halvings.inc()
+        _log.warning(
+            "out of memory: %s runs in batches of %d from now on, and its jobs start over",
+            model.name,
+            model.batch_size,
+        )
 
     def _observe(self, batch: Batch, sampled: Sampled) -> None:
         metrics, now = self._metrics, time.monotonic()

@@ -108,13 +108,13 @@ def test_a_dead_device_thread_tells_every_waiter_and_is_restarted_once(make_flee
     fleet = make_fleet(tiny_model())
     engine = fleet.engines[0]
     restart = threading.Event()
-    warm_up = engine._device.warm_up
+    revive = engine._device.revive
 
     def slowly(timeout_s):
         assert restart.wait(WAIT)
-        return warm_up(timeout_s)
+        revive(timeout_s)
 
-    monkeypatch.setattr(engine._device, "warm_up", slowly)
+    monkeypatch.setattr(engine._device, "revive", slowly)
 
     def die(*_):
         raise SystemError("the device fell off the bus")
@@ -320,7 +320,76 @@ def test_a_listener_that_fails_when_a_job_starts_over_fails_that_job_alone(make_
     assert good.future.result(WAIT).model.batch_size == 2
 
 
-def test_a_call_that_sticks_while_the_batch_is_halved_is_told_and_holds_no_stop():
+def test_a_device_that_dies_short_of_memory_comes_back_in_a_smaller_shape(make_fleet, monkeypatch):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, batch_size=8))
+    out_of_memory_above(encoder, 3)
+    monkeypatch.setattr(fleet.engines[0]._scheduler, "next_batch", lambda _: 1 / 0)
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError, match="device thread died"):
+        job.future.result(WAIT)
+    until(lambda: fleet.fault is None)
+    assert result_of(fleet, job_of()).model.batch_size == 2
+    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 2
+    assert value_of(metrics_of(fleet), "fcs_device_restarts_total") == 1
+
+
+def test_a_device_that_dies_with_memory_for_not_even_one_sample_is_lost(make_fleet, monkeypatch):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    out_of_memory_above(encoder, 0)
+    monkeypatch.setattr(fleet.engines[0]._scheduler, "next_batch", lambda _: 1 / 0)
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError, match="device thread died"):
+        job.future.result(WAIT)
+    until(lambda: fleet.lost)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(MemoryError("out of memory"), id="while the batch is halved"),
+        pytest.param(RuntimeError("once"), id="while jobs run apart"),
+        pytest.param(SystemError("gone"), id="while the device is revived"),
+    ],
+)
+def test_a_call_that_sticks_is_told_and_work_goes_on_when_it_returns(
+    make_fleet, monkeypatch, error
+):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder), device_timeout_s=0.3)
+    free = threading.Event()
+    if isinstance(error, SystemError):
+        monkeypatch.setattr(
+            fleet.engines[0]._scheduler, "next_batch", lambda _: (_ for _ in ()).throw(error)
+        )
+        calls = iter([])
+    else:
+        calls = iter([error, error])  # one for each lane
+
+    def fails_then_sticks(pixels):
+        if failure := next(calls, None):
+            raise failure
+        assert free.wait(WAIT)
+        return False
+
+    encoder.fails_on = fails_then_sticks
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError) as caught:
+        job.future.result(WAIT / 2)
+    assert caught.value.kind is Kind.UNAVAILABLE
+    until(lambda: "has not returned" in (fleet.fault or ""))
+    assert fleet.lost
+    free.set()
+    until(lambda: fleet.fault is None)
+    assert not fleet.lost
+    assert result_of(fleet, job_of()).verdict is not None
+
+
+def test_a_call_that_sticks_while_the_batch_is_halved_holds_no_stop():
     encoder = Rotation()
     fleet = Fleet([{"tiny": tiny_model(encoder=encoder)}], Metrics("test"), device_timeout_s=0.3)
     fleet.start()
@@ -329,7 +398,7 @@ def test_a_call_that_sticks_while_the_batch_is_halved_is_told_and_holds_no_stop(
     encoder.fails_on = lambda pixels: len(pixels) > 2 or not free.wait(WAIT)
     job = job_of()
     fleet.submit([job])
-    with pytest.raises(ServiceError, match="TimeoutError") as caught:
+    with pytest.raises(ServiceError, match="has not returned") as caught:
         job.future.result(WAIT / 2)
     assert caught.value.kind is Kind.UNAVAILABLE
     began = time.monotonic()
