@@ -74,8 +74,8 @@ def test_single_noisy_features_are_far_nearer_to_the_clean_one_than_without(mode
         x = read_picture(locate(name), bare.preprocessing, 10**7)
         seed, noise = bytes(16), NoiseLevel(sigma)
         clean = served_features(bare, x, NoiseLevel(0.0), seed, Stage.CLEAN, 1)[0]
-        near.append((served_features(around, x, noise, seed, Stage.SELECT, 16) @ clean).mean())
-        far.append((served_features(bare, x, noise, seed, Stage.SELECT, 16) @ clean).mean())
+        near.append((served_features(around, x, noise, seed, Stage.SELECT, 8) @ clean).mean())
+        far.append((served_features(bare, x, noise, seed, Stage.SELECT, 8) @ clean).mean())
     assert np.mean(near) > np.mean(far) + 0.1
 
 
@@ -114,7 +114,7 @@ def test_it_answers_about_a_photo_out_of_the_box(server):
 
 
 def test_rest_and_grpc_answer_the_same_alone_and_among_others(server):
-    fields = {"samples": 48, "selection_samples": 16, "seed": SEED}
+    fields = {"samples": 24, "selection_samples": 8, "seed": SEED}
     alone = post(server, **fields)["data"][0]
     channel, stub = server.stub()
     with channel:
@@ -123,7 +123,7 @@ def test_rest_and_grpc_answer_the_same_alone_and_among_others(server):
 
     async def crowd():
         async with httpx.AsyncClient(base_url=server.rest, timeout=120) as client:
-            others = [client.post("/embed", json=body("coffee.png", samples=32)) for _ in range(4)]
+            others = [client.post("/embed", json=body("coffee.png", samples=16, selection_samples=8)) for _ in range(4)]
             return await asyncio.gather(client.post("/embed", json=body(**fields)), *others)
 
     among = asyncio.run(crowd())
@@ -152,14 +152,14 @@ def test_a_noise_level_it_was_not_trained_for_is_refused(server):
 def test_labels_of_the_encoders_classifier_work_through_it(server):
     with server.client() as client:
         answer = client.post(
-            "/classify", json=body("coffee.png", label_set="imagenet", sigma=0.1, samples=200)
+            "/classify", json=body("coffee.png", label_set="imagenet", sigma=0.1, samples=100)
         )
     found = [one["label"] for one in answer.json()["data"][0]["candidates"]]
     assert {"espresso", "cup", "coffee mug"} & set(found)
 
 
 def test_a_receipt_is_replayed(server, tmp_path):
-    answer = post(server, receipt=True, samples=64, selection_samples=16)
+    answer = post(server, receipt=True, samples=32, selection_samples=8)
     (tmp_path / "response.json").write_text(json.dumps(answer))
     with server.client() as client:
         (tmp_path / "info.json").write_bytes(client.get("/info").content)

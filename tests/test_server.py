@@ -71,7 +71,7 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
 
     def ask():
         with server.client() as client:
-            body = {"samples": "600", "selection_samples": "100"}
+            body = {"samples": "300", "selection_samples": "50"}
             answers.append(client.post("/embed", files={"inputs": picture()}, data=body))
 
     asking = threading.Thread(target=ask)
@@ -90,7 +90,7 @@ def test_sigterm_answers_what_was_accepted_and_refuses_the_rest():
         assert client.get("/health/live").status_code == 200
     asking.join()
     assert answers[0].status_code == 200
-    assert answers[0].json()["data"][0]["certificate"]["samples"]["estimation"] == 600
+    assert answers[0].json()["data"][0]["certificate"]["samples"]["estimation"] == 300
     await_end(server)
 
 

@@ -42,8 +42,15 @@ def pursue(u, selection, rows, shift, bound, alpha, looks=LOOKS, block=10**6):
     return None
 
 
-@pytest.mark.parametrize("block", [10**6, 40])
-@pytest.mark.parametrize("c", [0.1, 0.4])
+@pytest.mark.parametrize(
+    ("c", "block"),
+    [
+        (0.1, 10**6),
+        (0.4, 40),
+        pytest.param(0.1, 40, marks=pytest.mark.long),
+        pytest.param(0.4, 10**6, marks=pytest.mark.long),
+    ],
+)
 def test_a_false_target_of_a_rotation_is_certified_in_at_most_alpha(c, block):
     rng = np.random.default_rng([31, int(10 * c), block])
     wrong = 0

@@ -11,11 +11,11 @@ from tests.models import tiny_folders
 from tests.photos import locate
 from tests.tiny import picture
 
-FAST = ("--samples", "60", "--selection-samples", "10")
+FAST = ("--samples", "30", "--selection-samples", "10")
 
 
 def test_certify_prints_a_table_and_a_sentence(fcs):
-    ended = fcs("certify", locate("chelsea.png"), "--samples", "300", "--radius", "0.125")
+    ended = fcs("certify", locate("chelsea.png"), "--samples", "100", "--radius", "0.125")
     assert ended.returncode == 0, ended.stderr
     assert "chelsea.png" in ended.stdout
     assert "directional" in ended.stdout
@@ -28,7 +28,7 @@ def test_certify_json_is_one_line_a_picture(fcs):
     lines = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [line["image"] for line in lines] == [str(path) for path in paths]
     assert [bound["radius"] for bound in lines[0]["bounds"]] == [0.1, 0.2]
-    assert lines[0]["estimation_samples"] == 60
+    assert lines[0]["estimation_samples"] == 30
 
 
 def test_certify_draws_the_curve(fcs, tmp_path):
@@ -151,7 +151,7 @@ def test_labels_made_of_pictures_are_served(fcs, tmp_path):
     running = start_server(environment={"FCS_CACHE_DIR": str(tmp_path / "cache")})
     try:
         with running.client() as client:
-            form = {"label_set": "desk", "samples": 200}
+            form = {"label_set": "desk", "samples": 100}
             files = [("inputs", ("a.png", locate("chelsea.png").read_bytes()))]
             item = client.post("/classify", files=files, data=form).json()["data"][0]
     finally:

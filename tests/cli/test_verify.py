@@ -11,7 +11,7 @@ from tests.cli.conftest import run_fcs
 from tests.photos import locate
 from tests.receipts.sample import put
 
-FAST = ("--samples", "60", "--selection-samples", "10", "--radius", "0.05", "--radius", "0.1")
+FAST = ("--samples", "30", "--selection-samples", "10", "--radius", "0.05", "--radius", "0.1")
 PHOTO = locate("coffee.png")
 
 

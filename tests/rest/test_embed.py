@@ -13,7 +13,7 @@ from tests import launch
 from tests.photos import EXAMPLES, locate
 
 SEED = "00112233445566778899aabbccddeeff"
-FAST = {"samples": 100, "selection_samples": 20}
+FAST = {"samples": 40, "selection_samples": 10}
 
 
 def encoded(name="astronaut.png"):
@@ -31,7 +31,7 @@ def post(server, **body):
     "name", [EXAMPLES[0], *(pytest.param(name, marks=pytest.mark.long) for name in EXAMPLES[1:])]
 )
 def test_real_photos_are_certified_as_well_as_promised(server, name):
-    body = {"samples": 1000, "selection_samples": 100, "confidence": 0.999, "sigma": 0.25}
+    body = {"samples": 500, "selection_samples": 100, "confidence": 0.999, "sigma": 0.25}
     answer = post(server, inputs=encoded(name), radii=[0.125, 0.25], target=None, **body)
     near, far = answer["data"][0]["certificate"]["bounds"]
     assert near["bound"] >= 0.95
@@ -102,7 +102,7 @@ def test_the_answer_has_the_documented_form(server):
     assert np.linalg.norm(item.embedding) == pytest.approx(1, abs=1e-5)
     assert len(item.embedding) == 1280
     certificate = item.certificate
-    assert (certificate.samples.selection, certificate.samples.estimation) == (20, 100)
+    assert (certificate.samples.selection, certificate.samples.estimation) == (10, 40)
     assert certificate.stopped == "samples"
     assert (certificate.space.height, certificate.space.width) == (160, 160)
     assert not certificate.client_seed
@@ -131,8 +131,8 @@ def test_multipart_equals_json(server):
             "/embed",
             files=[("inputs", ("a.png", photo, "image/png"))],
             data={
-                "samples": "100",
-                "selection_samples": "20",
+                "samples": "40",
+                "selection_samples": "10",
                 "radii": ["0.125", "0.25"],
                 "seed": SEED,
             },
@@ -148,7 +148,7 @@ def test_multipart_takes_many_files_lists_and_text_pictures(server):
             "/embed",
             files=[("inputs", ("a.png", photo)), ("inputs", ("b.png", photo))],
             data={
-                "samples": "60",
+                "samples": "20",
                 "selection_samples": "10",
                 "radii": "[0.1, 0.2]",
                 "certify": "true",
@@ -187,7 +187,7 @@ def test_alone_and_among_others_the_answer_is_the_same_to_the_last_bit(server):
         async with httpx.AsyncClient(base_url=server.rest, timeout=300) as client:
             others = [
                 client.post(
-                    "/embed", json={"inputs": encoded(names[i % 3]), **FAST, "samples": 50 + i}
+                    "/embed", json={"inputs": encoded(names[i % 3]), **FAST, "samples": 20 + i}
                 )
                 for i in range(8)
             ]
@@ -242,7 +242,7 @@ def test_metrics_count_what_the_client_saw(server):
     with server.client() as client:
         client.post("/embed", content=b"x", headers={"content-type": "text/plain"})
     after = [metric(server, name) for name in names]
-    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 200, 40, 2, 1]
+    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 80, 20, 2, 1]
     assert metric(server, "fcs_pending_samples") == 0
     assert metric(server, "fcs_jobs_running") == 0
 

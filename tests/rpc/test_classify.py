@@ -22,10 +22,10 @@ def stub(server):
 
 def test_grpc_and_rest_give_the_same_label_and_radius(server, stub):
     photo = locate("chelsea.png").read_bytes()
-    embed = request_of(photo, sigma=0.1, samples=300, selection_samples=50, seed=SEED)
+    embed = request_of(photo, sigma=0.1, samples=120, selection_samples=30, seed=SEED)
     over_grpc = stub.Classify(pb.ClassifyRequest(embed=embed, label_set="imagenet")).data[0]
     with server.client() as client:
-        form = {"sigma": 0.1, "samples": 300, "selection_samples": 50, "seed": SEED}
+        form = {"sigma": 0.1, "samples": 120, "selection_samples": 30, "seed": SEED}
         over_rest = client.post(
             "/classify",
             files=[("inputs", ("a.png", photo))],

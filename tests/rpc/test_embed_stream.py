@@ -89,7 +89,7 @@ def test_each_request_is_answered_as_embed_answers_it(stub):
 
 
 def test_results_come_as_they_finish_and_not_as_they_were_asked(stub):
-    long, short = item("long", samples=500), item("short", samples=20)
+    long, short = item("long", samples=200), item("short", samples=20)
     order = [response.id for response in stub.EmbedStream(iter([long, short]))]
     assert order == ["short", "long"]
 
@@ -167,18 +167,18 @@ def test_checkpoints_are_sent_where_they_are_asked_for(stub):
 
 
 def test_without_a_target_counts_of_samples_are_sent(stub):
-    responses = list(stub.EmbedStream(iter([item("a", samples=300, progress=True)])))
+    responses = list(stub.EmbedStream(iter([item("a", samples=150, progress=True)])))
     kinds = [response.WhichOneof("event") for response in responses]
     assert kinds == ["drawn"] * (len(kinds) - 2) + ["checkpoint", "result"]
     assert len(kinds) > 3
     drawn = responses[0].drawn
-    assert (drawn.planned.selection, drawn.planned.estimation) == (10, 300)
+    assert (drawn.planned.selection, drawn.planned.estimation) == (10, 150)
     last = responses[-2].checkpoint
     assert not (last.HasField("target") or last.HasField("reached"))
 
 
 def test_after_a_half_close_the_rest_is_answered_and_the_stream_ends(stub):
-    asking = Asking(item("1", samples=300), item("2"))
+    asking = Asking(item("1", samples=200), item("2"))
     call = stub.EmbedStream(iter(asking))
     assert next(call).id == "2"
     asking.half_close()
@@ -254,7 +254,7 @@ def test_no_more_than_the_bound_is_in_work_and_the_next_is_not_read_before(narro
 
     watching = threading.Thread(target=watch)
     watching.start()
-    found = by_id(narrow_stub.EmbedStream(iter([item(f"{i}", samples=48) for i in range(6)])))
+    found = by_id(narrow_stub.EmbedStream(iter([item(f"{i}", samples=24) for i in range(6)])))
     over.set()
     watching.join()
     assert len(found) == 6
@@ -278,7 +278,7 @@ def test_messages_that_nobody_reads_hold_the_client_back(narrow, narrow_stub):
 def test_a_stream_waits_for_room_that_its_own_work_takes(narrow, narrow_stub):
     """Two requests of two pictures each do not fit together; neither is refused."""
     pair = [picture(), picture((0, 0, 0))]
-    requests = [item(f"{i}", *pair, samples=48) for i in range(4)]
+    requests = [item(f"{i}", *pair, samples=24) for i in range(4)]
     found = by_id(narrow_stub.EmbedStream(iter(requests)))
     assert all(found[f"{i}"].HasField("result") for i in range(4))
 
@@ -316,9 +316,9 @@ def test_info_tells_the_bound(stub):
 
 
 def test_a_drain_answers_what_was_accepted_and_refuses_the_rest_of_the_stream():
-    server = start_server()
+    server = start_server(environment={"FCS_DRAIN_MS": "110000"})
     channel, stub = server.stub()
-    asking = Asking(item("accepted", samples=400))
+    asking = Asking(item("accepted", samples=200))
     call = stub.EmbedStream(iter(asking))
     wait_until(lambda: metric(server, "fcs_jobs_running") == 1)
     server.process.terminate()
@@ -328,7 +328,7 @@ def test_a_drain_answers_what_was_accepted_and_refuses_the_rest_of_the_stream():
     asking.half_close()
     found = by_id(call)
     assert found["late"].error.code == grpc.StatusCode.UNAVAILABLE.value[0]
-    assert found["accepted"].result.data[0].certificate.samples.estimation == 400
+    assert found["accepted"].result.data[0].certificate.samples.estimation == 200
     channel.close()
     await_end(server)
     assert "Traceback" not in "".join(server.log)

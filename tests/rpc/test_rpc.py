@@ -35,7 +35,7 @@ def stub(server):
 
 
 def request_of(*images, **fields):
-    defaults = {"samples": 60, "selection_samples": 10}
+    defaults = {"samples": 30, "selection_samples": 10}
     return pb.EmbedRequest(images=images or [picture()], **{**defaults, **fields})
 
 
@@ -46,7 +46,7 @@ def test_grpc_and_rest_give_the_same_embedding_and_bounds(server, stub):
         over_rest = client.post(
             "/embed",
             files=[("inputs", ("a.png", photo))],
-            data={"samples": 60, "selection_samples": 10, "radii": "[0.125, 0.25]", "seed": SEED},
+            data={"samples": 30, "selection_samples": 10, "radii": "[0.125, 0.25]", "seed": SEED},
         ).json()["data"][0]
     np.testing.assert_array_equal(
         np.array(over_grpc.embedding, np.float32), np.array(over_rest["embedding"], np.float32)
@@ -56,7 +56,7 @@ def test_grpc_and_rest_give_the_same_embedding_and_bounds(server, stub):
         assert {f: getattr(one, f) for f in two} == two
     assert over_grpc.certificate.statement == certificate["statement"]
     assert over_grpc.certificate.seed == certificate["seed"] == SEED
-    assert over_grpc.certificate.samples.estimation == 60
+    assert over_grpc.certificate.samples.estimation == 30
     assert list(over_grpc.certificate.space.range) == [0, 1]
 
 
