@@ -61,7 +61,7 @@ class Batch:
         tracing.batch("device.batch", time.monotonic() - self.launched, known, of, error)
 
 
-class Stuck(TimeoutError):
+class StuckError(TimeoutError):
     """A device call did not return in time; it may yet.
 
     Attributes:
@@ -103,7 +103,7 @@ class Device:
         """Call every model in its shape in every lane; a batch's seconds in the slowest model.
 
         Raises:
-            Exception: whatever a call raised; Stuck.
+            Exception: whatever a call raised; StuckError.
         """
         return max(self._warm_up(name, timeout_s) for name in self.models)
 
@@ -111,7 +111,7 @@ class Device:
         """Forget what is in flight and warm up, a model that no longer fits in a smaller shape.
 
         Raises:
-            Exception: whatever a call raised; Stuck.
+            Exception: whatever a call raised; StuckError.
         """
         self._flight.clear()
         for name, model in list(self.models.items()):
@@ -149,7 +149,7 @@ class Device:
         """One slice of a batch that failed, by itself in the same shape, when it is done.
 
         Raises:
-            Stuck: the call does not return.
+            StuckError: the call does not return.
         """
         single = self._submit(batch.model.name, [batch.slices[index]])
         _await(single.sampled, timeout_s)
@@ -159,7 +159,7 @@ class Device:
         """A call with padding alone, which fails only if the device does.
 
         Raises:
-            Exception: whatever the call raised; Stuck.
+            Exception: whatever the call raised; StuckError.
         """
         call = self._pool.submit(partial(self._samplers[model.name], ()))
         _await(call, timeout_s)
@@ -170,7 +170,7 @@ class Device:
 
         Raises:
             Exception: whatever a call in a batch of one raised.
-            Stuck: a call does not return.
+            StuckError: a call does not return.
         """
         for batch in self._flight:  # the lanes take them first
             _await(batch.sampled, timeout_s)
@@ -182,7 +182,7 @@ class Device:
             try:
                 self._warm_up(name, timeout_s)
                 return model
-            except Stuck:
+            except StuckError:
                 raise
             except Exception:
                 if model.batch_size == 1:
@@ -230,4 +230,4 @@ def _told(part: Slice[Work]) -> tracing.Attributes:
 
 def _await(call: "Future[Any]", timeout_s: float | None) -> None:
     if not wait([call], timeout_s).done:
-        raise Stuck(call, timeout_s or 0.0)
+        raise StuckError(call, timeout_s or 0.0)

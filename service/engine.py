@@ -19,7 +19,7 @@ from functools import partial
 
 from service.certificate.blocks import Block
 from service.certificate.evidence import Mark
-from service.device import Batch, Device, Stuck
+from service.device import Batch, Device, StuckError
 from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult, Work
 from service.metrics import Metrics
@@ -161,7 +161,7 @@ class Engine:
             try:
                 self._loop()
                 return
-            except Stuck as stuck:
+            except StuckError as stuck:
                 self._wait_for(stuck)
             except BaseException as error:
                 if self._stopping:
@@ -268,7 +268,7 @@ class Engine:
 
         Raises:
             Exception: the device fails even an empty batch.
-            Stuck: a call does not return.
+            StuckError: a call does not return.
         """
         _log.warning("a batch failed (%s); running its jobs apart", error)
         if batch.model is not self.model(batch.model.name):
@@ -298,7 +298,7 @@ class Engine:
 
         Raises:
             Exception: not even a batch of one fits.
-            Stuck: a call does not return.
+            StuckError: a call does not return.
         """
         name = batch.model.name
         if batch.model is not self.model(name):
@@ -332,7 +332,7 @@ class Engine:
         while not self._stopping:
             try:
                 self._device.revive(self._timeout_s)
-            except Stuck as stuck:
+            except StuckError as stuck:
                 self._wait_for(stuck)
                 continue
             except Exception:
@@ -346,7 +346,7 @@ class Engine:
         return False
 
     def _watch(self) -> None:
-        """Stuck calls: tell the waiters, and go on when the device does."""
+        """StuckError calls: tell the waiters, and go on when the device does."""
         silent_s = self._device.silent_s()
         if silent_s > self._timeout_s and self._fault is None:
             self._tell_stuck()
@@ -354,7 +354,7 @@ class Engine:
             _log.warning("the device call returned; work is accepted again")
             self._accept_again()
 
-    def _wait_for(self, stuck: Stuck) -> None:
+    def _wait_for(self, stuck: StuckError) -> None:
         """A call that this thread itself waited for: tell the waiters, and wait on."""
         self._tell_stuck()
         stuck.call.add_done_callback(lambda _: self._notify())

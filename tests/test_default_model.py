@@ -123,7 +123,8 @@ def test_rest_and_grpc_answer_the_same_alone_and_among_others(server):
 
     async def crowd():
         async with httpx.AsyncClient(base_url=server.rest, timeout=120) as client:
-            others = [client.post("/embed", json=body("coffee.png", samples=16, selection_samples=8)) for _ in range(4)]
+            other = body("coffee.png", samples=16, selection_samples=8)
+            others = [client.post("/embed", json=other) for _ in range(4)]
             return await asyncio.gather(client.post("/embed", json=body(**fields)), *others)
 
     among = asyncio.run(crowd())
