@@ -24,10 +24,11 @@ from service.errors import Kind, ServiceError, unavailable
 from service.job import Job, JobResult, Work
 from service.metrics import Metrics
 from service.models.loaded import LoadedModel
-from service.models.sampler import Sampled, is_out_of_memory
+from service.models.sampler import is_out_of_memory
 from service.rate import Rate
+from service.replies import Replies
 from service.scheduler import Scheduler, Slice
-from service.statistics import Statistics, answer, fail
+from service.statistics import Statistics, fail
 
 _log = logging.getLogger(__name__)
 _RESTARTS = 1
@@ -53,10 +54,10 @@ class Engine:
         self._stopping = False
         self._fault: str | None = None
         self._lost = self._stuck = False
-        self._finished = 0.0  # when the last batch was tallied, monotonic
         self.rate = Rate()
         self._device = Device(models, self._notify, self._count_halving)
         self._scheduler = self._new_scheduler()
+        self._replies = Replies(metrics, self.rate, self._device.lanes)
         self._statistics = Statistics(metrics)
         self._thread = threading.Thread(target=self._own_device, name="fcs-device", daemon=True)
 
@@ -186,7 +187,8 @@ class Engine:
             if isinstance(step, Batch):
                 self._finish(step)
             elif step:
-                self._launch(step)
+                self._replies.begun(step)
+                self._device.launch(step)
             else:
                 self._watch()
 
@@ -205,16 +207,6 @@ class Engine:
                 self._wake.wait(self._timeout_s / 4)
             return batch, late
 
-    def _launch(self, slices: Sequence[Slice[Work]]) -> None:
-        now = time.monotonic()
-        for part in slices:
-            job = part.job.job
-            if job.started is None:
-                job.started = now
-                self._metrics.queue_seconds.observe(now - job.submitted)
-                job.note("started", {"fcs.queue_s": now - job.submitted})
-        self._device.launch(slices)
-
     def _finish(self, batch: Batch) -> None:
         batch.trace()
         try:
@@ -225,41 +217,7 @@ class Engine:
             else:
                 self._run_apart(batch, error)
             return
-        self._observe(batch, sampled)  # first: who has an answer finds it in the metrics
-        self._reply(batch.slices, sampled)
-
-    def _reply(self, slices: Sequence[Slice[Work]], sampled: Sampled) -> None:
-        """Give each job its rows; what they complete goes on to its statistics."""
-        began = time.perf_counter()
-        for index, error in sampled.spoiled:
-            fail(slices[index].job, error)
-        seconds = (sampled.noise_s + sampled.encode_s) / self._device.lanes
-        fill = sum(part.count for part in slices)
-        row = 0
-        for part in slices:
-            rows = slice(row, row + part.count)
-            work, row = part.job, rows.stop
-            if work.abandoned:
-                continue
-            try:
-                work.job.device_s += seconds * part.count / fill
-                tallied = work.attempt.add(
-                    part.stage,
-                    part.first,
-                    (sampled.features[rows], sampled.norms[rows]),
-                    partial(work.homes[0].found, work),
-                )
-                if work.job.progress is not None and tallied:
-                    work.job.progress(tallied)
-                if not work.job.plan.certify and work.attempt.selected:
-                    answer(work, None, None)
-                else:
-                    work.resume()  # it may have left the queues with too much under way
-            except Exception as error:
-                fail(work, error)
-        self._metrics.phase_seconds.labels(phase="tally").inc(time.perf_counter() - began)
-        for home in {part.job.homes[0] for part in slices}:
-            home.wait_for_room()
+        self._replies.take(batch, sampled)
 
     # Faults.
 
@@ -288,8 +246,7 @@ class Engine:
                 fail(part.job, cause)
                 continue
             alive = True
-            self._observe(single, sampled)
-            self._reply([part], sampled)
+            self._replies.take(single, sampled)
         if not alive:  # poisoned jobs, or a device that fails whatever it is given?
             self._device.empty(batch.model, self._timeout_s)
 
@@ -346,7 +303,7 @@ class Engine:
         return False
 
     def _watch(self) -> None:
-        """StuckError calls: tell the waiters, and go on when the device does."""
+        """Stuck calls: tell the waiters, and go on when the device does."""
         silent_s = self._device.silent_s()
         if silent_s > self._timeout_s and self._fault is None:
             self._tell_stuck()
@@ -396,15 +353,3 @@ class Engine:
             model.name,
             model.batch_size,
         )
-
-    def _observe(self, batch: Batch, sampled: Sampled) -> None:
-        metrics, now = self._metrics, time.monotonic()
-        metrics.batch_samples.observe(batch.fill)
-        metrics.batch_fill_ratio.set(batch.fill / batch.model.batch_size)
-        metrics.phase_seconds.labels(phase="noise").inc(sampled.noise_s)
-        metrics.phase_seconds.labels(phase="encode").inc(sampled.encode_s)
-        metrics.device_seconds.inc((sampled.noise_s + sampled.encode_s) / self._device.lanes)
-        for part in batch.slices:
-            metrics.samples.labels(stage=part.stage.name.lower()).inc(part.count)
-        self.rate.observe(batch.fill, now - max(batch.launched, self._finished))
-        self._finished = now
