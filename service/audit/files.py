@@ -162,18 +162,21 @@ def _end(path: Path) -> Link:
         ConfigurationError: the file is something else.
     """
     files = [one for _, one in numbered(path)] + ([path] if path.is_file() else [])
-    last = None
+    torn: list[bytes] = []  # after the last record
     for file in reversed(files):
-        sequence, line = 0, None
+        sequence, last = 0, b""
+        after: list[bytes] = []
         for line in lines_of(file):
             if is_record(line):
-                sequence = parse(line).sequence
+                sequence, last, after = parse(line).sequence, line, []
             elif not sequence and not _is_begun(line):
                 raise ConfigurationError(f"{file} is no audit log: nothing is appended to it")
-        last = line if last is None else last
+            else:
+                after.append(line)
+        torn = after + torn
         if sequence:
-            return Link(sequence, None if last is None else digest(last))
-    return Link(0, None if last is None else digest(last))
+            return Link(sequence, digest(b"".join(torn) or last))
+    return Link(0, digest(b"".join(torn)) if torn else None)
 
 
 def _is_begun(line: bytes) -> bool:

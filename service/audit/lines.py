@@ -1,8 +1,9 @@
 """One record of the audit log as one line, chained to the line before it.
 
 A line is the RFC 8785 form of its values, signed like a receipt. `previous` is the digest of the
-bytes of the line before, whatever they are, so that no line between two others can be edited, taken
-out or moved. What was cut off at the end shows only against a digest that was kept elsewhere.
+bytes of the line before, or of all since the last record where crashes cut lines off, so that no
+line between two others can be edited, taken out or moved. What was cut off at the end shows only
+against a digest that was kept elsewhere.
 """
 
 import hashlib
@@ -31,7 +32,10 @@ class Record(Form):
 
     format: Literal["fcs-audit/1"]
     sequence: int = Field(ge=1, description="of the line, from 1 on")
-    previous: Digest | None = Field(description="of the bytes of the line before; null: the first")
+    previous: Digest | None = Field(
+        description="of the bytes of the line before (of all since the last record, where crashes"
+        " cut some off); null: the first"
+    )
     time: Printable = Field(max_length=40, description="UTC, ISO 8601")
     request_id: Printable | None = Field(max_length=128)
     client: Printable | None = Field(max_length=200, description="name of its API key")

@@ -1,6 +1,6 @@
 """The files of an audit log, read while they are written: all of it checked, or one request found.
 
-A line that a crash cut off is skipped and counted, if the line after it was chained to it.
+Lines that crashes cut off are skipped and counted, if the record after them was chained to them.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,6 +14,7 @@ from service.errors import ServiceError, invalid, shown
 from service.receipts.reading import Saved, parse
 
 _PEEK = 64 * 1024
+_MOST_TORN = 1000  # lines in a row that are no record: more is another file, not so many crashes
 
 
 @dataclass(slots=True)
@@ -61,17 +62,22 @@ def check(file: Path, trusted: Collection[str] = ()) -> Report:
     """
     files = _files(file)
     report, before = Report(len(files)), Link()
-    unread: tuple[str, bytes] | None = None  # a line that is no record, and where it is
+    torn: list[bytes] = []  # lines that are no record
+    where = ""  # the first of them is
     for place, line in _lines(files):
-        if unread is None and not is_record(line):
-            unread = place, line
+        if not is_record(line):
+            where = where if torn else place
+            torn.append(line)
+            if len(torn) > _MOST_TORN:
+                raise _at(where, "no record of an audit log")
             continue
-        if unread is not None:
+        if torn:
             # Only what the next record was chained to was there when that was written.
-            if not is_record(line) or lines.parse(line).previous != digest(unread[1]):
-                raise _at(unread[0], "no record of an audit log, and no line that a crash cut off")
-            before, unread = Link(before.sequence, digest(unread[1])), None
-            report.torn += 1
+            before = Link(before.sequence, digest(b"".join(torn)))
+            if lines.parse(line).previous != before.digest:
+                raise _at(where, "no record of an audit log, and no line that a crash cut off")
+            report.torn += len(torn)
+            torn = []
         try:
             record = lines.check(line)
         except ServiceError as error:
@@ -81,10 +87,10 @@ def check(file: Path, trusted: Collection[str] = ()) -> Report:
         _follows(record, before, place, report)
         _count(record, report)
         before = Link(record.sequence, digest(line))
-    if unread is not None:
-        if unread[1].endswith(b"\n"):
-            raise _at(unread[0], "no record of an audit log")
-        report.torn += 1
+    if torn:
+        if torn[-1].endswith(b"\n"):
+            raise _at(where, "no record of an audit log")
+        report.torn += len(torn)
     report.end = before.digest
     return report
 

@@ -12,7 +12,7 @@ import pytest
 
 from service.audit.files import numbered
 from service.audit.reading import check
-from service.errors import ConfigurationError
+from service.errors import ConfigurationError, ServiceError
 from tests.audit.sample import log, opened, put
 
 NAMES = tuple(f"r{i}" for i in range(6))
@@ -71,6 +71,24 @@ def test_a_line_that_a_crash_cut_off_is_ended_skipped_and_counted(tmp_path, kept
     log(path, "c", "d")
     report = check(path)
     assert (report.torn, report.records, report.last) == (1, 3, 3)
+
+
+def test_crash_upon_crash_with_nothing_written_between_is_skipped_and_counted(tmp_path):
+    path = log(tmp_path / "audit.jsonl", "a", "b")
+    whole = path.read_bytes()
+    first = whole.index(b"\n") + 1
+    path.write_bytes(whole[: first + 40])
+    for kept in (60, 80):
+        log(path)  # ends the line that was cut off, and is killed while it writes the next
+        path.write_bytes(path.read_bytes() + whole[first : first + kept])
+    assert (check(path).torn, check(path).records) == (3, 1)
+    log(path, "c")
+    report = check(path)
+    assert (report.torn, report.records, report.last) == (3, 2, 2)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    with pytest.raises(ServiceError, match="line 2: no record"):
+        check(path)
 
 
 def test_the_very_first_line_may_be_cut_off_too_and_the_log_opened_again_and_again(tmp_path):
