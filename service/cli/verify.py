@@ -31,7 +31,10 @@ def verify(
         str | None, typer.Option(help="Key to trust: hex, or a file (hex, PEM, GET /info).")
     ] = None,
     signature_only: Annotated[
-        bool, typer.Option("--signature-only", help="Compute nothing; no IMAGE is needed.")
+        bool,
+        typer.Option(
+            "--signature-only", help="Replay nothing; no IMAGE is needed, one is compared."
+        ),
     ] = False,
     item: Annotated[
         int | None, typer.Option(help="Which item of a saved response, or record of a request.")
@@ -61,14 +64,12 @@ def verify(
         raise invalid("signature does not match: the receipt was changed, or another key signed it")
     if others := contradictions(saved):
         raise invalid(f"{receipt}: {'; '.join(others)}")
-    again = None
-    if image is not None and not signature_only:
-        data = _read_picture(found, image)
-        again = _replay(found, data, model, device)
+    data = None if image is None else _read_picture(found, image)
+    again = None if data is None or signature_only else _replay(found, data, model, device)
     if as_json:
-        _write_json(found, trusted, again)
+        _write_json(found, trusted, data is not None, again)
     else:
-        _print(found, trusted, again)
+        _print(found, trusted, data is not None, again)
     if again is not None and again.differences:
         raise typer.Exit(1)
 
@@ -120,11 +121,14 @@ def _replay(receipt: "Receipt", data: bytes, model: str | None, device: str | No
         return replay(receipt, data, advance, model, device)
 
 
-def _write_json(receipt: "Receipt", trusted: str | None, again: "Replay | None") -> None:
+def _write_json(
+    receipt: "Receipt", trusted: str | None, compared: bool, again: "Replay | None"
+) -> None:
     line: dict[str, Any] = {
         "public_key": receipt.public_key,
         "key_trusted": trusted is not None,
         "issued_at": receipt.issued_at,
+        "picture_compared": compared,
         "replayed": again is not None,
         "differences": None if again is None else [asdict(d) for d in again.differences],
         "notes": [] if again is None else again.notes,
@@ -132,7 +136,7 @@ def _write_json(receipt: "Receipt", trusted: str | None, again: "Replay | None")
     sys.stdout.write(json.dumps(line) + "\n")
 
 
-def _print(receipt: "Receipt", trusted: str | None, again: "Replay | None") -> None:
+def _print(receipt: "Receipt", trusted: str | None, compared: bool, again: "Replay | None") -> None:
     console = Console(highlight=False)
     when = datetime.fromtimestamp(receipt.issued_at, UTC).isoformat(sep=" ")
     lines = [f"receipt    of {receipt.model.name}, fcs-serve {receipt.service}, {when}"]
@@ -145,10 +149,12 @@ def _print(receipt: "Receipt", trusted: str | None, again: "Replay | None") -> N
         lines.append("signature  matches the trusted key")
     if receipt.certificate.client_seed:
         lines.append("seed       chosen by the client: nobody else should rely on the bounds")
-    if again is None:
-        lines.append("replay     not asked for: the picture and the bounds were not looked at")
-    else:
+    if compared:
         lines.append("picture    is the one of this receipt")
+    if again is None:
+        left = "the bounds were" if compared else "the picture and the bounds were"
+        lines.append(f"replay     not asked for: {left} not looked at")
+    else:
         lines += [f"note       {note}" for note in again.notes]
         if again.notes:
             lines.append("note       equality to the last bit cannot be expected here")

@@ -74,9 +74,16 @@ def test_it_is_said_which_key_was_checked(fcs, receipt):
 
 
 def test_another_picture_is_told_before_any_model_is_loaded(fcs, receipt):
-    ended = fcs("verify", receipt, locate("astronaut.png"))
-    refused(ended, "the picture is not the one of this receipt")
-    assert "replaying" not in ended.stderr
+    for more in ((), ("--signature-only",)):
+        ended = fcs("verify", receipt, locate("astronaut.png"), *more)
+        refused(ended, "the picture is not the one of this receipt")
+        assert "replaying" not in ended.stderr
+
+
+def test_a_picture_is_compared_though_nothing_is_replayed(fcs, receipt):
+    ended = fcs("verify", receipt, PHOTO, "--signature-only", "--json")
+    told = json.loads(ended.stdout)
+    assert (told["picture_compared"], told["replayed"]) == (True, False)
 
 
 def test_a_changed_bound_breaks_the_signature(fcs, receipt, tmp_path):
