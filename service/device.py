@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from service import tracing
 from service.job import Work
@@ -20,6 +20,7 @@ from service.models.loaded import LoadedModel
 from service.models.sampler import Draw, Sampled, Sampler, is_out_of_memory, make_sampler
 from service.scheduler import Slice
 
+T = TypeVar("T")
 _WARM_UP = 2  # calls in each lane
 _CLOSE_S = 1.0  # longest wait for a lane that computes for nobody any more
 
@@ -108,12 +109,14 @@ class Device:
         return max(self._warm_up(name, timeout_s) for name in self.models)
 
     def revive(self, timeout_s: float) -> None:
-        """Forget what is in flight and warm up, a model that no longer fits in a smaller shape.
+        """Outwait and forget what is in flight; warm up, in a smaller shape what no longer fits.
 
         Raises:
             Exception: whatever a call raised; StuckError.
         """
-        self._flight.clear()
+        while self._flight:
+            self._await(self._flight[0].sampled, timeout_s)
+            self._flight.popleft()
         for name, model in list(self.models.items()):
             try:
                 self._warm_up(name, timeout_s)
@@ -152,7 +155,7 @@ class Device:
             StuckError: the call does not return.
         """
         single = self._submit(batch.model.name, [batch.slices[index]])
-        _await(single.sampled, timeout_s)
+        self._await(single.sampled, timeout_s)
         return single
 
     def empty(self, model: LoadedModel, timeout_s: float) -> None:
@@ -161,19 +164,19 @@ class Device:
         Raises:
             Exception: whatever the call raised; StuckError.
         """
-        call = self._pool.submit(partial(self._samplers[model.name], ()))
-        _await(call, timeout_s)
+        call = self._watched(partial(self._samplers[model.name], ()))
+        self._await(call, timeout_s)
         call.result()
 
     def halve(self, name: str, timeout_s: float) -> LoadedModel:
         """Put a model in half its batch shape, or less if that does not fit either.
 
         Raises:
-            Exception: whatever a call in a batch of one raised.
+            Exception: whatever a call raised, of want of memory that in a batch of one.
             StuckError: a call does not return.
         """
         for batch in self._flight:  # the lanes take them first
-            _await(batch.sampled, timeout_s)
+            self._await(batch.sampled, timeout_s)
         while True:
             model = self.models[name].halved()
             self.models[name] = model
@@ -182,10 +185,8 @@ class Device:
             try:
                 self._warm_up(name, timeout_s)
                 return model
-            except StuckError:
-                raise
-            except Exception:
-                if model.batch_size == 1:
+            except Exception as error:
+                if not is_out_of_memory(error) or model.batch_size == 1:
                     raise
 
     def close(self) -> None:
@@ -197,9 +198,9 @@ class Device:
             sampled = self._samplers[name](())
             return sampled.noise_s + sampled.encode_s
 
-        calls = [self._pool.submit(call) for _ in range(_WARM_UP * self.lanes)]
+        calls = [self._watched(call) for _ in range(_WARM_UP * self.lanes)]
         for future in calls:
-            _await(future, timeout_s)
+            self._await(future, timeout_s)
         return [future.result() for future in calls][-1]
 
     def _submit(self, name: str, slices: Sequence[Slice[Work]]) -> Batch:
@@ -208,12 +209,26 @@ class Device:
             job = part.job.job
             count = part.count
             draws.append(Draw(job.image, job.plan.noise, job.seed, part.stage, part.first, count))
-        sampled = self._pool.submit(partial(self._samplers[name], draws))
-        batch = Batch(self.models[name], tuple(slices), time.monotonic(), sampled)
-        sampled.add_done_callback(self._note)
-        return batch
+        sampled = self._watched(partial(self._samplers[name], draws))
+        return Batch(self.models[name], tuple(slices), time.monotonic(), sampled)
 
-    def _note(self, _: "Future[Sampled]") -> None:
+    def _watched(self, work: Callable[[], T]) -> "Future[T]":
+        call = self._pool.submit(work)
+        call.add_done_callback(self._note)
+        return call
+
+    def _await(self, call: "Future[Any]", timeout_s: float | None) -> None:
+        """Wait for a call as long as any comes to its end within the time."""
+        began = time.monotonic()
+        left = timeout_s
+        while not wait([call], left).done:
+            assert timeout_s is not None  # noqa: S101 - else it had been waited for
+            with self._progress:
+                left = max(self._last_done, began) + timeout_s - time.monotonic()
+            if left <= 0:
+                raise StuckError(call, timeout_s)
+
+    def _note(self, _: "Future[Any]") -> None:
         with self._progress:
             self._last_done = time.monotonic()
         self._on_done()
@@ -226,8 +241,3 @@ def _told(part: Slice[Work]) -> tracing.Attributes:
         "fcs.first": part.first,
         "fcs.count": part.count,
     }
-
-
-def _await(call: "Future[Any]", timeout_s: float | None) -> None:
-    if not wait([call], timeout_s).done:
-        raise StuckError(call, timeout_s or 0.0)

@@ -157,9 +157,11 @@ class Engine:
     # The device thread.
 
     def _own_device(self) -> None:
-        restarts_left = _RESTARTS
-        while True:
+        restarts_left, fit = _RESTARTS, True
+        while not self._stopping:
             try:
+                if not fit:
+                    self._revive()
                 self._loop()
                 return
             except StuckError as stuck:
@@ -174,9 +176,7 @@ class Engine:
                     return
                 restarts_left -= 1
                 self._metrics.device_restarts.inc()
-            if not self._revived():
-                self._lost = not self._stopping
-                return
+            fit = False
 
     def _loop(self) -> None:
         """Launch while a lane may want a batch; reply to the oldest when it is done."""
@@ -284,23 +284,18 @@ class Engine:
             self._fault = reason
         self._fail_all(unavailable(reason))
 
-    def _revived(self) -> bool:
-        """Whether the device works after all; then work is accepted again."""
-        while not self._stopping:
-            try:
-                self._device.revive(self._timeout_s)
-            except StuckError as stuck:
-                self._wait_for(stuck)
-                continue
-            except Exception:
-                _log.exception("the device did not come back")
-                return False
-            with self._wake:
-                self._scheduler = self._new_scheduler()
-            _log.warning("the device works again")
-            self._accept_again()
-            return True
-        return False
+    def _revive(self) -> None:
+        """Warm the device up; if it works after all, work is accepted again.
+
+        Raises:
+            Exception: it does not.
+            StuckError: a call does not return.
+        """
+        self._device.revive(self._timeout_s)
+        with self._wake:
+            self._scheduler = self._new_scheduler()
+        _log.warning("the device works again")
+        self._accept_again()
 
     def _watch(self) -> None:
         """Stuck calls: tell the waiters, and go on when the device does."""
@@ -317,6 +312,7 @@ class Engine:
         stuck.call.add_done_callback(lambda _: self._notify())
         with self._wake:
             self._wake.wait_for(lambda: stuck.call.done() or self._stopping)
+            self._stuck = not stuck.call.done()
 
     def _tell_stuck(self) -> None:
         _log.error("a device call has not returned for %g s", self._timeout_s)
@@ -349,7 +345,7 @@ class Engine:
     def _count_halving(self, model: LoadedModel) -> None:
         self._metrics.batch_halvings.inc()
         _log.warning(
-            "out of memory: %s runs in batches of %d from now on, and its jobs start over",
+            "out of memory: %s runs in batches of %d from now on, and jobs under way start over",
             model.name,
             model.batch_size,
         )

@@ -389,6 +389,89 @@ def test_a_call_that_sticks_is_told_and_work_goes_on_when_it_returns(
     assert result_of(fleet, job_of()).verdict is not None
 
 
+def test_a_device_that_fails_after_its_stuck_call_returned_has_its_restart_still(
+    make_fleet, monkeypatch
+):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, lanes=1), device_timeout_s=0.3)
+    free, failures = threading.Event(), iter([MemoryError("out of memory")])
+
+    def fails_then_sticks(pixels):
+        if error := next(failures, None):
+            raise error
+        assert free.wait(WAIT)
+        return False
+
+    encoder.fails_on = fails_then_sticks
+    device = fleet.engines[0]._device
+    revive, refusals = device.revive, iter([RuntimeError("not yet")])
+
+    def refuses_once(timeout_s):
+        if error := next(refusals, None):
+            raise error
+        revive(timeout_s)
+
+    monkeypatch.setattr(device, "revive", refuses_once)
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError, match="has not returned"):
+        job.future.result(WAIT)
+    free.set()
+    until(lambda: fleet.fault is None)
+    assert next(refusals, None) is None
+    assert value_of(metrics_of(fleet), "fcs_device_restarts_total") == 1
+    assert result_of(fleet, job_of()).verdict is not None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit()], ids=repr)
+def test_a_device_that_fails_when_it_is_revived_is_lost(make_fleet, error):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder))
+    encoder.error, encoder.fails_on = error, lambda pixels: True
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError):
+        job.future.result(WAIT)
+    until(lambda: fleet.lost)
+    assert type(error).__name__ in fleet.fault
+
+
+def test_another_error_after_a_halving_halves_no_further(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, batch_size=64, lanes=1))
+    calls = iter([MemoryError("out of memory"), *[RuntimeError("passing")] * 2])
+
+    def fails_in_turn(pixels):
+        if error := next(calls, None):
+            raise error
+        return False
+
+    encoder.fails_on = fails_in_turn
+    job = job_of()
+    fleet.submit([job])
+    with pytest.raises(ServiceError, match="RuntimeError"):
+        job.future.result(WAIT)
+    until(lambda: fleet.fault is None)
+    assert result_of(fleet, job_of()).model.batch_size == 32
+    assert value_of(metrics_of(fleet), "fcs_batch_halvings_total") == 1
+
+
+def test_a_slow_device_is_not_taken_for_stuck_where_jobs_run_apart_behind_others(make_fleet):
+    encoder = Rotation()
+    fleet = make_fleet(tiny_model(encoder=encoder, lanes=1), device_timeout_s=1.0)
+    calls = iter([True])
+
+    def slowly(pixels):
+        time.sleep(0.4)
+        return next(calls, False)
+
+    encoder.fails_on = slowly
+    jobs = [job_of(value=v, plan=plan(selection=2, estimation=5)) for v in range(4)]
+    fleet.submit(jobs)
+    for job in jobs:
+        assert job.future.result(WAIT).verdict is not None
+
+
 def test_a_call_that_sticks_while_the_batch_is_halved_holds_no_stop():
     encoder = Rotation()
     fleet = Fleet([{"tiny": tiny_model(encoder=encoder)}], Metrics("test"), device_timeout_s=0.3)

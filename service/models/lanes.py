@@ -7,6 +7,7 @@ fast on a quiet machine, twice as fast on a busy one.
 
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
@@ -76,5 +77,6 @@ def _work(tasks: "queue.SimpleQueue[_Task | None]", threads: int) -> None:
         try:
             future.set_result(work())
         except BaseException as error:  # whoever waits is told, as a pool would
+            traceback.clear_frames(error.__traceback__)  # what they hold may be what memory lacks
             future.set_exception(error)
         del task, work, future  # an idle lane holds nobody's pictures

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from functools import partial
 
 import pytest
@@ -45,6 +46,20 @@ def test_all_pieces_have_ended_before_an_error_is_told(lanes):
     with pytest.raises(ValueError, match="first piece"):
         lanes.run(work, 3)
     assert sorted(ended) == [1, 2]
+
+
+def test_what_a_failed_call_had_made_is_free_though_its_error_is_kept(lanes):
+    made = []
+
+    def work():
+        large = torch.zeros(10)
+        made.append(weakref.ref(large))
+        raise MemoryError("no room for the next")
+
+    error = lanes.submit(work).exception(10)
+    assert isinstance(error, MemoryError)
+    assert error.__traceback__ is not None
+    assert made[0]() is None
 
 
 def test_lanes_work_side_by_side_in_the_order_of_submission(lanes):
