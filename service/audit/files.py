@@ -21,6 +21,7 @@ from service.errors import ConfigurationError
 _MODE = 0o600
 _NUMBER = "{}.{:06d}"
 _BEGINNING = b'{"client":'  # the names of a line are sorted
+MOST_TORN = 1000  # lines in a row that are no record: more is another file, not so many crashes
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -60,6 +61,7 @@ class AuditFile:
         if self._descriptor is None:
             self._open()
         self._refuse_strange()
+        self._take_back()
         if self._size and self._size + len(lines) > self._most_bytes:
             self._begin_next()
         self._write(lines)
@@ -103,10 +105,13 @@ class AuditFile:
             self._descriptor = None
             raise OSError(errno.ESTALE, "somebody else changed, moved or removed the file")
 
-    def _write(self, lines: bytes) -> None:
+    def _take_back(self) -> None:
+        """What was written of a line and could not be taken back when that failed."""
         if self._partial:
             os.ftruncate(self._writing, self._size)
             self._partial = False
+
+    def _write(self, lines: bytes) -> None:
         left = memoryview(lines)
         try:
             while left:
@@ -116,8 +121,7 @@ class AuditFile:
         except OSError:
             self._partial = True
             with suppress(OSError):
-                os.ftruncate(self._writing, self._size)
-                self._partial = False
+                self._take_back()
             raise
         self._size += len(lines)
 
@@ -169,19 +173,20 @@ def _end(path: Path) -> Link:
         for line in lines_of(file):
             if is_record(line):
                 sequence, last, after = parse(line).sequence, line, []
-            elif not sequence and not _is_begun(line):
-                raise ConfigurationError(f"{file} is no audit log: nothing is appended to it")
             else:
                 after.append(line)
+                if len(after) > MOST_TORN or not (sequence or is_begun(line)):
+                    raise ConfigurationError(f"{file} is no audit log: nothing is appended to it")
         torn = after + torn
         if sequence:
-            return Link(sequence, digest(b"".join(torn) or last))
+            return Link(sequence, digest(b"".join([last, *torn])))
     return Link(0, digest(b"".join(torn)) if torn else None)
 
 
-def _is_begun(line: bytes) -> bool:
+def is_begun(line: bytes) -> bool:
     """Whether it may be what a crash left of a record."""
-    return _BEGINNING.startswith(line.rstrip(b"\n")) or line.startswith(_BEGINNING)
+    text = line.removesuffix(b"\n")
+    return bool(text) and (_BEGINNING.startswith(text) or text.startswith(_BEGINNING))
 
 
 def _locked(path: Path) -> int:

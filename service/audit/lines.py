@@ -1,9 +1,9 @@
 """One record of the audit log as one line, chained to the line before it.
 
 A line is the RFC 8785 form of its values, signed like a receipt. `previous` is the digest of the
-bytes of the line before, or of all since the last record where crashes cut lines off, so that no
-line between two others can be edited, taken out or moved. What was cut off at the end shows only
-against a digest that was kept elsewhere.
+bytes of the record before and of what crashes left of lines after it, so that no line between two
+others can be edited, taken out or moved. What was cut off at the end shows only against a digest
+that was kept elsewhere.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ class Record(Form):
     format: Literal["fcs-audit/1"]
     sequence: int = Field(ge=1, description="of the line, from 1 on")
     previous: Digest | None = Field(
-        description="of the bytes of the line before (of all since the last record, where crashes"
-        " cut some off); null: the first"
+        description="of the record before, and of lines after it that crashes cut off; null: the"
+        " first"
     )
     time: Printable = Field(max_length=40, description="UTC, ISO 8601")
     request_id: Printable | None = Field(max_length=128)

@@ -3,18 +3,21 @@
 Lines that crashes cut off are skipped and counted, if the record after them was chained to them.
 """
 
+import os
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from service.audit import lines
-from service.audit.files import lines_of, numbered
+from service.audit.files import MOST_TORN, is_begun, numbered
 from service.audit.lines import FORMAT, Link, Record, digest, is_record
 from service.errors import ServiceError, invalid, shown
 from service.receipts.reading import Saved, parse
 
 _PEEK = 64 * 1024
-_MOST_TORN = 1000  # lines in a row that are no record: more is another file, not so many crashes
+_NO_RECORD = "no record of an audit log"
 
 
 @dataclass(slots=True)
@@ -60,39 +63,44 @@ def check(file: Path, trusted: Collection[str] = ()) -> Report:
     Raises:
         ServiceError: invalid, naming the first line at fault.
     """
-    files = _files(file)
-    report, before = Report(len(files)), Link()
-    torn: list[bytes] = []  # lines that are no record
-    where = ""  # the first of them is
-    for place, line in _lines(files):
+    report, before = Report(len(_files(file))), Link()
+    last, torn, where = b"", list[bytes](), ""  # a record, the lines since that are none, and where
+    for place, line in _lines(file):
         if not is_record(line):
             where = where if torn else place
             torn.append(line)
-            if len(torn) > _MOST_TORN:
-                raise _at(where, "no record of an audit log")
+            if len(torn) > MOST_TORN:
+                raise _at(where, _NO_RECORD)
             continue
-        if torn:
-            # Only what the next record was chained to was there when that was written.
-            before = Link(before.sequence, digest(b"".join(torn)))
-            if lines.parse(line).previous != before.digest:
-                raise _at(where, "no record of an audit log, and no line that a crash cut off")
-            report.torn += len(torn)
-            torn = []
         try:
             record = lines.check(line)
         except ServiceError as error:
             raise _at(place, error.message) from error
         if trusted and record.public_key not in trusted:
             raise _at(place, f"signed by another key: {record.public_key}")
+        if torn:
+            before = Link(before.sequence, digest(b"".join([last, *torn])))
+            _were_torn(torn, where, record, before, report)
+            torn = []
         _follows(record, before, place, report)
         _count(record, report)
-        before = Link(record.sequence, digest(line))
-    if torn:
-        if torn[-1].endswith(b"\n"):
-            raise _at(where, "no record of an audit log")
-        report.torn += len(torn)
+        last, before = line, Link(record.sequence, digest(line))
+    if not all(is_begun(one) for one in torn if one.endswith(b"\n")):
+        raise _at(where, _NO_RECORD)
+    report.torn += len(torn)
     report.end = before.digest
     return report
+
+
+def _were_torn(torn: list[bytes], where: str, record: Record, before: Link, report: Report) -> None:
+    """Only what the next record was chained to was there when that was written.
+
+    What that was is not known of the first record that is kept of a longer log.
+    """
+    known = report.records or record.sequence == 1
+    if record.previous != before.digest if known else not all(map(is_begun, torn)):
+        raise _at(where, f"{_NO_RECORD}, and no line that a crash cut off")
+    report.torn += len(torn)
 
 
 def find(file: Path, request_id: str, index: int | None = None) -> Saved:
@@ -109,7 +117,7 @@ def find(file: Path, request_id: str, index: int | None = None) -> Saved:
     """
     wanted = [
         (place, line)
-        for place, line in _lines(_files(file))
+        for place, line in _lines(file)
         if is_record(line) and lines.parse(line).request_id == request_id
     ]
     if not wanted:
@@ -143,14 +151,31 @@ def _files(file: Path) -> list[Path]:
     return found
 
 
-def _lines(files: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """All lines, each with its place in words."""
+def _lines(file: Path) -> Iterator[tuple[str, bytes]]:
+    """All lines, each with its place in words.
+
+    The file that is written is opened before the full ones are listed: it may become one of them.
+    """
+    reading = file
     try:
-        for file in files:
-            for number, line in enumerate(lines_of(file), 1):
-                yield f"{file}, line {number}", line
+        with ExitStack() as stack:
+            written = stack.enter_context(file.open("rb")) if file.exists() else None
+            own = None if written is None else os.fstat(written.fileno())
+            for _, full in numbered(file):
+                reading = full
+                if own is not None and os.path.samestat(full.stat(), own):
+                    break  # those after it are newer still
+                yield from _placed(full, full.open("rb"))
+            if written is not None:
+                yield from _placed(file, written)
     except OSError as error:
-        raise invalid(f"cannot read {files[-1]}: {error.strerror or error}") from error
+        raise invalid(f"cannot read {reading}: {error.strerror or error}") from error
+
+
+def _placed(file: Path, stream: BinaryIO) -> Iterator[tuple[str, bytes]]:
+    with stream:
+        for number, line in enumerate(stream, 1):
+            yield f"{file}, line {number}", line
 
 
 def _follows(record: Record, before: Link, place: str, report: Report) -> None:

@@ -91,6 +91,77 @@ def test_crash_upon_crash_with_nothing_written_between_is_skipped_and_counted(tm
         check(path)
 
 
+def torn(path):
+    """What a crash leaves of the next record."""
+    path.write_bytes(path.read_bytes() + path.read_bytes()[:700])
+    return path
+
+
+def test_a_log_checks_between_a_restart_after_a_crash_and_its_next_record(tmp_path):
+    path = log(torn(log(tmp_path / "audit.jsonl", "a", "b")))
+    assert (check(path).torn, check(path).records) == (1, 2)
+
+
+def test_what_is_before_a_line_that_a_crash_cut_off_cannot_be_another_history(tmp_path):
+    path = log(torn(log(tmp_path / "audit.jsonl", "a", "b")), "c")
+    lines = path.read_bytes().splitlines(keepends=True)
+    other = log(tmp_path / "other.jsonl", "x", "y").read_bytes()
+    path.write_bytes(other + b"".join(lines[2:]))
+    with pytest.raises(ServiceError, match="line 3: no record"):
+        check(path)
+
+
+def test_crashes_before_and_after_a_rotation_are_told_with_the_older_file_and_without(tmp_path):
+    path = torn(log(tmp_path / "audit.jsonl", "a", "b"))
+    file = opened(path)  # ends the line that was cut off
+    beginning = path.read_bytes()[:600]
+    file.close()
+    path.rename(tmp_path / "audit.jsonl.000001")
+    path.write_bytes(beginning)  # killed while it wrote the first record of the next file
+    log(path, "c", "d")
+    assert (check(path).torn, check(path).records) == (2, 4)
+    (tmp_path / "audit.jsonl.000001").unlink()
+    report = check(path)
+    assert (report.torn, report.records, report.first) == (1, 2, 3)
+    path.write_bytes(b"?\n" + path.read_bytes())
+    with pytest.raises(ServiceError, match="line 1: no record"):
+        check(path)
+
+
+def test_a_file_of_other_lines_after_a_record_is_not_built_upon(tmp_path):
+    path = log(tmp_path / "audit.jsonl", "a")
+    path.write_bytes(path.read_bytes() + b"x\n" * 1001)
+    with pytest.raises(ConfigurationError, match="no audit log"):
+        opened(path)
+
+
+def test_a_part_of_a_line_that_could_not_be_taken_back_is_so_before_the_next_file(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "audit.jsonl"
+    file = opened(path, most_bytes=4096)
+    put(file, "a")
+    write, parts = os.write, iter([50])
+
+    def fails_halfway(descriptor, data):
+        if (part := next(parts, None)) is None:
+            raise OSError(errno.EIO, "input/output error")
+        return write(descriptor, bytes(data)[:part])
+
+    def fails(*_):
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", fails_halfway)
+        broken.setattr(os, "ftruncate", fails)
+        with pytest.raises(OSError, match="input/output"):
+            put(file, "b")
+    put(file, "c", "d")
+    file.close()
+    assert [number for number, _ in numbered(path)] == [1]
+    assert (check(path).records, check(path).torn) == (3, 0)
+
+
 def test_the_very_first_line_may_be_cut_off_too_and_the_log_opened_again_and_again(tmp_path):
     path = log(tmp_path / "audit.jsonl", "a")
     path.write_bytes(path.read_bytes()[:50])

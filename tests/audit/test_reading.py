@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from service.audit import reading
 from service.audit.lines import Entry, Origin, write
 from service.audit.reading import check, find, is_audit_log
 from service.errors import ServiceError
 from service.receipts.receipt import sign
 from service.receipts.signing import Signer
-from tests.audit.sample import WHEN, log, opened
+from tests.audit.sample import WHEN, log, opened, put
 from tests.receipts.sample import SIGNER, text
 
 
@@ -86,6 +87,22 @@ def test_lines_cut_off_at_the_end_show_against_the_digest_that_was_told(path):
     after = check(path)
     assert (before.last, after.last) == (5, 4)
     assert before.end != after.end
+
+
+def test_a_log_that_goes_on_to_its_next_file_while_it_is_read_checks(tmp_path, monkeypatch):
+    path = tmp_path / "audit.jsonl"
+    file = opened(path, most_bytes=6000)
+    put(file, *"abcdef")
+    listed = reading.numbered
+
+    def goes_on(of):
+        put(file, *"ghijk")
+        return listed(of)
+
+    monkeypatch.setattr(reading, "numbered", goes_on)
+    report = check(path)
+    assert (report.first, report.last) == (1, 12)  # all of the file that was written then
+    file.close()
 
 
 def test_a_request_is_found_by_its_id_in_full_files_too(tmp_path):
