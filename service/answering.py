@@ -178,10 +178,14 @@ class Shown:
     _embeddings: dict[int, tuple[NDArray[np.float32], float]] = field(default_factory=dict)
 
     def take(self, picture: int, embedding: NDArray[np.float32], norm: float) -> None:
-        """The selection mean of one picture and the mean norm of its features."""
-        first = len(self._embeddings) < self.pictures
+        """The selection mean of one picture and the mean norm of its features.
+
+        Once all are there they are what was shown, whatever a picture that starts over finds.
+        """
+        if len(self._embeddings) == self.pictures:
+            return
         self._embeddings[picture] = (embedding, norm)
-        if first and len(self._embeddings) == self.pictures:
+        if len(self._embeddings) == self.pictures:
             self.complete()
 
     @property

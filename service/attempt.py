@@ -145,7 +145,10 @@ class Attempt:
             if self._released:
                 return 0
             before = self._tallied
-            self._ahead[self._begin(stage) + first] = sampled
+            begin = self._begin(stage) + first
+            # What waits is not to keep the rows of a whole batch.
+            waits = begin != self._tallied
+            self._ahead[begin] = (sampled[0].copy(), sampled[1].copy()) if waits else sampled
             while (rows := self._ahead.pop(self._tallied, None)) is not None:
                 ready, norms = rows
                 part = self._stage_of(self._tallied)
@@ -170,7 +173,8 @@ class Attempt:
     @property
     def selected(self) -> bool:
         """The embedding is known."""
-        return not self._released and self.tally.selected
+        tally = self._tally  # read once: another thread may make or release it
+        return tally is not None and tally.selected
 
     @property
     def norms(self) -> tuple[float, ...]:

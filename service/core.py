@@ -21,7 +21,7 @@ from service.audit.log import AuditLog
 from service.config import Settings
 from service.embedding import Embedder
 from service.errors import unavailable
-from service.following import Listener
+from service.following import Listener, UntilRecorded
 from service.forecast import Forecast
 from service.information import service_info
 from service.job import Progress
@@ -234,12 +234,15 @@ class Core:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         with self._leased() as serving:
+            kept = None if listener is None or self._audit is None else UntilRecorded(listener)
             result, _ = await self._embedder.embed(
-                serving, request, progress=progress, listener=listener
+                serving, request, progress=progress, listener=kept or listener
             )
             if self._audit is None:
                 return result
             await self._audit.record(entries.of_embeddings(result.data))
+            if kept is not None:
+                kept.release()
         if request.receipt:
             return result
         return replace(result, data=tuple(replace(item, receipt=None) for item in result.data))
@@ -272,9 +275,12 @@ class Core:
             ServiceError: any kind; nothing of the request keeps running afterwards.
         """
         with self._leased() as serving:
-            result = await self._asker.answer(serving, request, told)
+            kept = None if told is None or self._audit is None else UntilRecorded(told)
+            result = await self._asker.answer(serving, request, kept or told)
             if self._audit is not None:
                 await self._audit.record(entries.of_answer(result))
+            if kept is not None:
+                kept.release()
             return result
 
     def answering_model(self, named: str | None) -> str:

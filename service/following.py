@@ -1,7 +1,8 @@
 """What happens to a request's pictures, as its caller may follow it: threads -> the event loop.
 
 Looks arrive from the statistics thread, counts from the device thread; the caller is told on the
-loop, in order, and never after the answer.
+loop, in order, and never after the answer. Where certificates are recorded, `UntilRecorded` keeps
+the last ones back until they are.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from typing import Generic, TypeVar
 
 from service.job import JobResult, Progress
 from service.types import Accepted, BoundSoFar, Checkpoint, Drawn, Event, Look, SamplingPlan
@@ -18,6 +20,33 @@ Listener = Callable[[Event], None]
 
 # Shortest time between two `Drawn` of one picture.
 _DRAWN_EVERY_S = 0.1
+
+
+T = TypeVar("T")
+
+
+class UntilRecorded(Generic[T]):
+    """A listener that keeps back each picture's last checkpoint, which states its certificate.
+
+    Args:
+        listener: told of everything else at once.
+    """
+
+    def __init__(self, listener: Callable[[T | Event], None]) -> None:
+        self._listener = listener
+        self._kept: dict[int, Checkpoint] = {}
+
+    def __call__(self, event: T | Event) -> None:
+        """Pass an event on, or keep it; of a picture that ran again, the newest."""
+        if isinstance(event, Checkpoint) and event.stopped is not None:
+            self._kept[event.index] = event
+        else:
+            self._listener(event)
+
+    def release(self) -> None:
+        """The certificates are on record: tell what was kept."""
+        for event in self._kept.values():
+            self._listener(event)
 
 
 class Following:

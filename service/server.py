@@ -91,14 +91,14 @@ async def serve(settings: Settings, on_ready: OnReady) -> None:
         if probes is not None:
             probes.should_exit = True  # last: it tells that the others are ending
         await asyncio.gather(*serving)
-        if audit is not None:
-            await audit.close()
+        closed = audit is None or await audit.close()
         if telemetry is not None:
             await asyncio.to_thread(telemetry.stop)
-        if core.changing:  # a load in a thread cannot be interrupted, and nobody waits for it
-            _log.warning("a model was still being loaded")
+        if core.changing or not closed:  # what a thread does cannot be interrupted
+            still = "a model was still being loaded" if closed else "the audit log did not close"
+            _log.warning("%s: it is not waited for", still)
             logging.shutdown()
-            os._exit(0)
+            os._exit(0 if closed else 1)
 
 
 def _traces(settings: Settings) -> "Telemetry | None":

@@ -85,6 +85,7 @@ class Speaker:
         self._answerer, self._most, self._threads = answerer, most, threads
         self._waiting: deque[Saying] = deque()
         self._speaking: list[Saying] = []
+        self._reading: Saying | None = None  # its prompt is
         self._polls: deque[Poll] = deque()
         self.seconds_per_vote = 0.0
         self._poll_after = 0.0  # monotonic seconds; until then those who speak go on alone
@@ -106,7 +107,8 @@ class Speaker:
             self._wake.notify_all()
         if self._thread.is_alive():
             self._thread.join(_LONGEST_END_S)
-        left: list[Saying | Poll] = [*self._speaking, *self._waiting, *self._polls]
+        reading = [] if self._reading is None else [self._reading]
+        left: list[Saying | Poll] = [*self._speaking, *reading, *self._waiting, *self._polls]
         for one in left:
             _fail(one, unavailable("the service is shutting down"))
 
@@ -191,7 +193,10 @@ class Speaker:
     def _step(self, decoder: Decoder) -> None:
         """Let new answers join, drop those that nobody waits for, one token for the rest."""
         while self._waiting and len(self._speaking) < self._most:
-            self._begin(self._waiting.popleft(), decoder)
+            self._reading = self._waiting[0]  # first: who stops the thread must find it somewhere
+            self._waiting.popleft()
+            self._begin(self._reading, decoder)
+            self._reading = None
         for saying in [one for one in self._speaking if one.future.done()]:
             self._end(saying, decoder)
         if not self._speaking:

@@ -135,7 +135,7 @@ class Draws:
     ) -> None:
         """Take the next unit features [m, d] of a stage."""
         if stage is Stage.SELECT:
-            self.features += list(features)
+            self.features += list(features.copy())  # they may be rows of a batch of many jobs
 
 
 class Views(Sequence[tuple[Tensor, ...]]):

@@ -56,6 +56,25 @@ def test_features_that_come_early_wait_for_those_before_them():
     np.testing.assert_array_equal(late.tally.projections, in_order.tally.projections)
 
 
+def test_whoever_asks_whether_it_is_selected_makes_no_tally_beside_that_of_the_rows():
+    attempt = attempt_of(certify=False)
+    attempt.take(4)
+    assert not attempt.selected
+    assert attempt._tally is None
+    add(attempt, Stage.SELECT, 0, 4)
+    assert attempt.selected
+    attempt.release()
+    assert not attempt.selected
+
+
+def test_rows_that_wait_keep_no_batch_of_others():
+    attempt = attempt_of(certify=False)
+    attempt.take(4)
+    batch = features(100)
+    attempt.add(Stage.SELECT, 2, (batch[50:52], np.ones(100)[50:52]), [].append)
+    assert not any(np.shares_memory(rows, batch) for rows, _ in attempt._ahead.values())
+
+
 def test_the_norm_is_the_mean_of_the_selected_samples_whatever_their_order():
     attempt = attempt_of()
     add(attempt, Stage.SELECT, 2, 2)

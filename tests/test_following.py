@@ -1,10 +1,12 @@
 """What a listener hears of a request, from a started core over the tiny model."""
 
 import asyncio
+import errno
 from concurrent.futures import Future
 
 import pytest
 
+from service.audit.log import open_log
 from service.config import Settings
 from service.core import Core
 from service.errors import ServiceError
@@ -12,6 +14,7 @@ from service.fleet import Fleet
 from service.following import Following
 from service.metrics import Metrics
 from service.models import catalogue
+from service.receipts.signing import load_signer
 from service.rest.stream import EventStream
 from service.types import (
     Accepted,
@@ -124,6 +127,44 @@ def test_nothing_is_told_of_what_was_refused():
         return heard
 
     assert run(scenario) == []
+
+
+@pytest.mark.parametrize("target", [None, TARGET], ids=["all samples", "a target"])
+def test_no_certificate_is_told_at_a_checkpoint_before_it_is_on_record(
+    tmp_path, monkeypatch, target
+):
+    settings = Settings(drain_ms=5000, audit_log=tmp_path / "audit.jsonl", cache_dir=tmp_path)
+    signer, metrics = load_signer(settings), Metrics("test")
+    audit = open_log(settings, signer, metrics)
+    request = request_of(2, samples=200, target=target)
+    kept = []
+
+    async def main():
+        core = Core(settings, metrics, signer, audit=audit)
+        await core.start()
+        heard = []
+        try:
+            with monkeypatch.context() as full:
+                full.setattr(audit._file, "append", full_disk)
+                with pytest.raises(ServiceError, match="recorded"):
+                    await core.embed(request, listener=kept.append)
+            while core.health().reason != "ready":
+                await asyncio.sleep(0.05)
+            result = await core.embed(request, listener=heard.append)
+            return heard, result
+        finally:
+            await core.drain()
+            await audit.close()
+
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    heard, result = asyncio.run(main())
+    assert not [one for one in kept if isinstance(one, Checkpoint) and one.stopped]
+    last = {one.index: one for one in heard if isinstance(one, Checkpoint) and one.stopped}
+    assert sorted(last) == [0, 1]
+    for index, item in enumerate(result.data):
+        assert last[index].estimation == item.certificate.estimation_samples
 
 
 def test_looks_cost_nothing_where_nobody_listens(monkeypatch):

@@ -105,6 +105,33 @@ def poll(loaded, count, choices=((8, 3), (9, 3), (11, 12, 3))):
     return Poll(pictures[0].prompt, choices, shown)
 
 
+def test_who_is_being_read_when_it_ends_is_told_though_the_reading_is_not_waited_for(
+    loaded, monkeypatch
+):
+    made = Speaker(loaded[1], most=2)
+    monkeypatch.setattr("service.speaking._LONGEST_END_S", 0.1)
+    decoder = loaded[1].decoder()
+    reading, go = threading.Event(), threading.Event()
+
+    def begin(*_):
+        reading.set()
+        assert go.wait(20)
+        raise RuntimeError("read for nobody")
+
+    monkeypatch.setattr(decoder, "begin", begin)
+    monkeypatch.setattr(type(loaded[1]), "decoder", lambda _: decoder)
+    made.start()
+    read, behind = saying(loaded), saying(loaded)
+    made.say(read)
+    assert reading.wait(20)
+    made.say(behind)
+    made.stop()
+    for one in (read, behind):
+        assert one.future.exception(0).kind is Kind.UNAVAILABLE
+    go.set()
+    made._thread.join(20)
+
+
 def test_a_poll_finds_the_likeliest_choice_for_each_map_alone(loaded, speaker):
     """However many there are, and whatever shares their batch."""
     whole = poll(loaded, 10)

@@ -69,5 +69,13 @@ def test_the_radius_in_the_statement_is_rounded_down():
     assert "within l2 distance 0.3751 of" in told.statement
 
 
+def test_draws_keep_no_batch_of_others():
+    batch, draws = np.ones((64, 8), np.float32), Draws()
+    draws.add(Stage.SELECT, batch[10:12], None)
+    draws.add(Stage.SELECT, batch[40:41], None)
+    held = {id(row.base): row.base.nbytes for row in draws.features}
+    assert sum(held.values()) == 3 * 8 * 4
+
+
 def test_the_memory_of_the_draws_is_that_of_their_features():
     assert memory(BALLOT, 2, 1000) >= 4 * 100 * 2 * 1000

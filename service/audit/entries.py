@@ -53,6 +53,11 @@ def of_answer(answer: AnswerResult) -> list[Entry]:
             "abstained": vote.abstained,
             "confidence": vote.confidence,
         }
+    if answer.joint:
+        result["joint"] = {
+            "bounds": [{"radius": b.radius, "bound": b.bound} for b in answer.joint],
+            "confidence": answer.joint_confidence,
+        }
     return [
         Entry("answer", i, receipt, result) for i, receipt in enumerate(answer.receipts or (None,))
     ]

@@ -79,14 +79,15 @@ class AuditLog:
             raise
         # Where it had failed, the line that says what is missing comes first, within a second.
 
-    async def close(self) -> None:
-        """Bring everything to the disk; bounded."""
+    async def close(self) -> bool:
+        """Bring everything to the disk; bounded. Whether that came to its end."""
         if self._retrying is not None:
             self._retrying.cancel()
         closing = asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         with suppress(TimeoutError, OSError):
             await asyncio.wait_for(asyncio.shield(closing), _CLOSE_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
+        return closing.done()
 
     def _write(self, origin: Origin, entries: Sequence[Entry]) -> None:
         """On the log's own thread."""
@@ -111,15 +112,18 @@ class AuditLog:
         loop = asyncio.get_running_loop()
         while self._fault is not None:
             await asyncio.sleep(_RETRY_S)
-            resumed = Entry("resumed", 0, None, {"missed": self._missed})
+            missed = self._missed
+            resumed = Entry("resumed", 0, None, {"missed": missed})
             with suppress(OSError):
                 await loop.run_in_executor(self._thread, self._write, _NOBODY, [resumed])
-                self._resumed()
+                self._resumed(missed)
 
-    def _resumed(self) -> None:
-        if self._fault is not None:
-            _log.warning("the audit log is written again; %d records are missing", self._missed)
-        self._fault, self._missed = None, 0
+    def _resumed(self, told: int) -> None:
+        """So many missing records were told of; those that failed meanwhile want another line."""
+        _log.warning("the audit log is written again; %d records are missing", told)
+        self._missed -= told
+        if not self._missed:
+            self._fault = None
 
 
 def open_log(settings: Settings, signer: Signer, metrics: Metrics) -> AuditLog | None:
