@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 MAX_TEMPERATURE = 2.0
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 100
+_MOST_CHARACTERS = 64  # for each token that a prompt may have, which has four on average
 _STABILITY_CONFIDENCE = 0.95
 
 
@@ -264,6 +265,14 @@ def statement(certificates: Sequence[Certificate], voted: bool) -> str:
         " an attack on the pictures can turn them. They say nothing of the words of the answer"
     )
     return f"{said}; the votes do." if voted else f"{said}."
+
+
+def check_text(request: AnswerRequest, settings: Settings) -> None:
+    """Raise invalid for text that no tokenizer should have to read."""
+    most = _MOST_CHARACTERS * settings.max_prompt_tokens
+    given = sum(len(part) for one in request.messages for part in one.parts if part is not None)
+    if given > most:
+        raise invalid(f"the prompt has {given} characters; allowed are {most}", "messages")
 
 
 def check_prompt(prompt: Prompt, answerer: Answerer, settings: Settings) -> None:

@@ -95,6 +95,7 @@ class Asker:
         answerer = answering.language_of(model, loaded)
         plan = self._embedder.plan(wanted, model)
         limit = admission.timeout_s(wanted, self._settings)
+        answering.check_text(request, self._settings)
         prompt = await asyncio.to_thread(answerer.prompter.write, request.messages, "messages")
         answering.check_prompt(prompt, answerer, self._settings)
         asked = _Asked(serving, request, wanted, model, answerer, prompt, plan, told)

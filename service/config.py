@@ -189,7 +189,7 @@ class Settings(BaseSettings):
     max_pending_samples: int = Field(400_000, ge=1, description="over it: 429")
     max_pending_pictures: int = Field(256, ge=1, description="over it: 429")
     max_pending_bytes: int = Field(1024 * MIB, ge=1, description="host memory of tallies; 429")
-    max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="of all bodies; over it: 429")
+    max_buffered_bytes: int = Field(256 * MIB, ge=1024, description="of all uploads; over it: 429")
     head_timeout_ms: int = Field(
         10_000, ge=1, description="longest wait for a TLS handshake, and for a request's head"
     )

@@ -83,9 +83,9 @@ class Fetcher:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.gather(*tasks)
         except TimeoutError as error:
-            late = next(
-                place for place, task in zip(locations, tasks, strict=True) if task.cancelled()
-            )
+            paired = zip(locations, tasks, strict=True)
+            # None where the last one came in the very turn in which the time was over.
+            late = next((place for place, task in paired if task.cancelled()), locations[-1])
             raise ServiceError(
                 Kind.DEADLINE,
                 f"the picture could not be fetched from {late.origin} within"

@@ -188,6 +188,22 @@ def test_a_slow_drip_ends_in_time(scheme, trusted):
     assert time.monotonic() - began < 5
 
 
+def test_a_time_that_is_over_in_the_turn_of_the_last_byte_is_a_deadline_too():
+    def held_up(_):
+        time.sleep(0.5)
+
+    async def main(port):
+        base = f"http://{NAME}:{port}"
+        settings = Settings(fetch_hosts=(base,), fetch_timeout_ms=300)
+        fetcher = Fetcher(settings, here, is_loopback)
+        places = [location(f"{base}/a", fetcher.allowed, "inputs[0]")]
+        return await fetcher.fetch(places, held_up)
+
+    with pages({"/a": PNG}) as (port, _), pytest.raises(ServiceError) as caught:
+        asyncio.run(main(port))
+    assert caught.value.kind is Kind.DEADLINE
+
+
 def test_a_host_that_never_answers_or_resolves_ends_in_time():
     async def never(host, port):
         await asyncio.sleep(60)

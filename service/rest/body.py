@@ -4,16 +4,14 @@ Pictures that are sent as URLs are fetched, where the operator allows it (`servi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.types import Message
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from service.config import Settings
 from service.errors import Kind, ServiceError, invalid, shown, too_large
@@ -58,7 +56,10 @@ class BodyReader:
             return await self._parsed(len(data), partial(parse_json, data, kind, self._allowed))
         if content_type == "multipart/form-data":
             data = await self._read(request)
-            inputs, fields = await _split_form(request, data)
+            content = request.headers["content-type"]
+            inputs, fields = await self._off_the_loop(
+                len(data), lambda: asyncio.run(_split_form(content, data))
+            )
             parse = partial(parse_fields, inputs, fields, kind, self._allowed)
             return await self._parsed(len(data), parse)
         raise ServiceError(
@@ -169,40 +170,49 @@ def _content_type(request: Request) -> str:
 
 
 async def _split_form(
-    request: Request, data: bytes
+    content_type: str, data: bytes
 ) -> tuple[list[bytes | str], list[tuple[str, str]]]:
-    """The inputs, files as bytes, and all other fields, in their order."""
+    """The inputs, files as bytes, and all other fields, in their order; nothing goes to a disk."""
 
-    async def replay() -> Message:
-        return {"type": "http.request", "body": data, "more_body": False}
+    async def replay() -> AsyncGenerator[bytes, None]:
+        yield data
+        yield b""
 
-    _, options = parse_options_header(request.headers["content-type"])
+    _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
     if not boundary or not data.rstrip().endswith(b"--" + boundary + b"--"):
         raise invalid("malformed multipart body: it does not end with its closing boundary")
     # Nothing but the boundary: a charset would change how field names are read.
-    headers = [(b"content-type", b'multipart/form-data; boundary="' + boundary + b'"')]
-    scope = {**request.scope, "headers": headers}
+    headers = Headers(
+        {"content-type": f'multipart/form-data; boundary="{boundary.decode("latin-1")}"'}
+    )
+    parser = MultiPartParser(
+        headers,
+        replay(),
+        max_files=_MAX_PARTS,
+        max_fields=_MAX_PARTS,
+        max_part_size=len(data) + 1,
+    )
+    parser.spool_max_size = len(data) + 1
     inputs: list[bytes | str] = []
     fields: list[tuple[str, str]] = []
     try:
-        parsed = Request(scope, replay).form(
-            max_files=_MAX_PARTS, max_fields=_MAX_PARTS, max_part_size=len(data) + 1
-        )
-        async with parsed as form:
-            for given, value in form.multi_items():
-                name = given or ""
-                if isinstance(value, UploadFile):
-                    if name != "inputs":
-                        raise invalid(
-                            f"unknown file field {shown(name)}; send files as 'inputs'", name[:100]
-                        )
-                    inputs.append(await value.read())
-                elif name == "inputs":
-                    inputs.append(value)
-                else:
-                    fields.append((name, value))
-    except (MultiPartException, HTTPException) as error:
-        reason = error.detail if isinstance(error, HTTPException) else error.message
-        raise invalid(f"malformed multipart body: {reason}") from error
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise invalid(f"malformed multipart body: {error.message}") from error
+    try:
+        for given, value in form.multi_items():
+            name = given or ""
+            if isinstance(value, UploadFile):
+                if name != "inputs":
+                    raise invalid(
+                        f"unknown file field {shown(name)}; send files as 'inputs'", name[:100]
+                    )
+                inputs.append(await value.read())
+            elif name == "inputs":
+                inputs.append(value)
+            else:
+                fields.append((name, value))
+    finally:
+        await form.close()
     return inputs, fields

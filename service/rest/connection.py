@@ -141,7 +141,12 @@ class Connection(H11Protocol):
         self.transport.close()
 
     def _make_room(self) -> None:
-        """The longest idle goes; where all others are at work, this one."""
-        others = [one for one in self.connections if isinstance(one, Connection) and one.idle]
-        oldest = min(others, key=lambda one: one._idle_since)
-        oldest.transport.abort()
+        """The longest idle goes; where all others are at work, this one.
+
+        Those that are to go already are none of them: a crowd may come in one turn of the loop.
+        """
+        there = [one for one in self.connections if not one.transport.is_closing()]
+        if len(there) <= self._bounds.connections:
+            return
+        idle = [one for one in there if isinstance(one, Connection) and one.idle]
+        min(idle, key=lambda one: one._idle_since).transport.abort()

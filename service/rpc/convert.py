@@ -15,6 +15,7 @@ from service.rpc.errors import MAX_MESSAGE, STATUS
 from service.rpc.generated import fcs_pb2 as pb
 
 M = TypeVar("M", bound=Message)
+_MOST_PARTS = 50_000  # messages inside a message: five times the references of a request
 
 
 def parse(kind: type[M], data: bytes) -> M:
@@ -28,19 +29,25 @@ def parse(kind: type[M], data: bytes) -> M:
         message = kind.FromString(data)
     except DecodeError as error:
         raise invalid(f"not a {kind.DESCRIPTOR.full_name}: {error}") from error
-    _refuse_unknown(message)
+    _refuse_unknown(message, _MOST_PARTS)
     return message
 
 
-def _refuse_unknown(message: Message) -> None:
+def _refuse_unknown(message: Message, left: int) -> int:
+    """How many parts may follow, of so many."""
     # The stubs forget that the set can be iterated.
-    unknown = sorted(field.field_number for field in UnknownFieldSet(message))  # type: ignore[attr-defined]
-    if unknown:
-        raise invalid(f"unknown field number {unknown[0]} in {message.DESCRIPTOR.full_name}")
+    for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
+        name = message.DESCRIPTOR.full_name
+        raise invalid(f"unknown field number {unknown.field_number} in {name}")
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
-            for part in [value] if isinstance(value, Message) else value:
-                _refuse_unknown(part)
+            parts = [value] if isinstance(value, Message) else value
+            left -= len(parts)
+            if left < 0:
+                raise invalid(f"over {_MOST_PARTS} parts in one message", field.name)
+            for part in parts:
+                left = _refuse_unknown(part, left)
+    return left
 
 
 def classify_request(

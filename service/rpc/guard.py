@@ -12,7 +12,7 @@ import grpc
 from service.core import Core
 from service.errors import Kind, ServiceError, invalid
 from service.rpc.errors import STATUS, abort
-from service.rpc.shared import Context, client_of, count
+from service.rpc.shared import Context, client_of, count, let_go
 
 _HEALTH = "/grpc.health.v1.Health/"
 _EMBED_STREAM = "/fcs.v1.Fcs/EmbedStream"  # charges each of its requests itself
@@ -56,17 +56,44 @@ class Guard(grpc.aio.ServerInterceptor):
             with ExitStack() as held:
                 try:
                     held.enter_context(hold(client_of(gate, context)))
-                    asked = messages if handler.request_streaming else await self._only(messages)
+                    asked = (
+                        await self._only(messages) if not handler.request_streaming
+                        else messages if method == _EMBED_STREAM
+                        else self._in_time(messages)
+                    )  # fmt: skip
                 except ServiceError as error:
                     self._core.metrics.rejections.labels(reason=error.kind.value).inc()
                     count(self._core.metrics, method, STATUS[error.kind].name, began)
                     await abort(context, error)
-                return await _run(handler, asked, context)
+                try:
+                    return await _run(handler, asked, context)
+                except ServiceError as error:  # the methods tell their own
+                    await abort(context, error)
 
         return guarded
 
     async def _only(self, messages: AsyncIterator[Any]) -> Any:
         """The message of a call that has one."""
+        try:
+            return await self._next(messages)
+        except StopAsyncIteration as error:
+            raise invalid("the call ended without a message") from error
+        finally:
+            await let_go(messages)
+
+    async def _in_time(self, messages: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The messages of a stream that the library answers, none of which is long in coming."""
+        try:
+            while True:
+                try:
+                    message = await self._next(messages)
+                except StopAsyncIteration:
+                    return
+                yield message
+        finally:
+            await let_go(messages)
+
+    async def _next(self, messages: AsyncIterator[Any]) -> Any:
         most_s = self._core.settings.body_timeout_ms / 1000
         try:
             async with asyncio.timeout(most_s):
@@ -75,8 +102,6 @@ class Guard(grpc.aio.ServerInterceptor):
             raise ServiceError(
                 Kind.DEADLINE, f"the message did not arrive within {most_s:g} seconds"
             ) from error
-        except StopAsyncIteration as error:
-            raise invalid("the call ended without a message") from error
 
 
 async def _run(handler: Any, asked: Any, context: Context) -> Any:

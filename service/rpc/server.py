@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
 from grpc_reflection.v1alpha import reflection
 
 from service.core import Core
@@ -15,14 +15,15 @@ from service.rpc.access import Logged
 from service.rpc.doorway import Doorway
 from service.rpc.generated import fcs_pb2
 from service.rpc.guard import Guard
+from service.rpc.health import Health
 from service.rpc.servicer import FcsServicer, handlers
 from service.rpc.traced import Traced
 from service.tls import Credentials, Tls
 
 _SERVICE = fcs_pb2.DESCRIPTOR.services_by_name["Fcs"].full_name
-_HEALTH_POLL_S = 0.1
 _LISTENING_POLL_S = 0.5
 _SPARE_STREAMS = 16
+_WATCHERS = 4  # of so many connections one may watch the health
 _log = logging.getLogger(__name__)
 _MINUTE_MS = 60_000
 
@@ -42,12 +43,11 @@ class RpcServer:
     def __init__(self, core: Core, address: str, tls: Tls | None = None) -> None:
         self._core, self._tls = core, tls
         self._host = address.rpartition(":")[0]
-        self._server, self._health, self.port = self._bound(address)
+        self._server, self.port = self._bound(address)
         self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Accept calls; health follows the core's readiness from here on."""
-        await self._set_health(self._core.health().ready)
+        """Accept calls."""
         await self._server.start()
         self._watch = asyncio.create_task(self._follow())
 
@@ -57,11 +57,10 @@ class RpcServer:
             self._watch.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watch
-        await self._set_health(False)
         await self._server.stop(grace_s)
 
-    def _bound(self, address: str) -> tuple[grpc.aio.Server, health.aio.HealthServicer, int]:
-        """A server, its health, and the port that it has taken."""
+    def _bound(self, address: str) -> tuple[grpc.aio.Server, int]:
+        """A server, and the port that it has taken."""
         core = self._core
         # The servicer refuses what is over the limit with the right status; the library, whose
         # status would say "try again", only what is far over it.
@@ -87,11 +86,10 @@ class RpcServer:
             ],
         )
         server.add_generic_rpc_handlers((handlers(FcsServicer(core)),))
-        told = health.aio.HealthServicer()
+        watchers = core.settings.max_connections // _WATCHERS
+        told = Health(core, frozenset({"", _SERVICE}), max(watchers, 1))
         health_pb2_grpc.add_HealthServicer_to_server(told, server)
-        reflection.enable_server_reflection(
-            (_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        reflection.enable_server_reflection((_SERVICE, HEALTH, reflection.SERVICE_NAME), server)
         try:
             if self._tls is None:
                 port = server.add_insecure_port(address)
@@ -99,21 +97,14 @@ class RpcServer:
                 port = server.add_secure_port(address, _credentials(self._tls))
         except RuntimeError as error:
             raise ConfigurationError(f"cannot listen for gRPC on {address}: {error}") from error
-        return server, told, port
+        return server, port
 
     async def _follow(self) -> None:
-        """Keep health what the core says, and the door open."""
-        known, looked = self._core.health().ready, time.monotonic()
+        """Keep the door open."""
         while True:
-            await asyncio.sleep(_HEALTH_POLL_S)
-            ready = self._core.health().ready
-            if ready is not known:
-                await self._set_health(ready)
-                known = ready
-            if time.monotonic() - looked > _LISTENING_POLL_S:
-                if not await self._listens():
-                    await self._open_again()
-                looked = time.monotonic()
+            await asyncio.sleep(_LISTENING_POLL_S)
+            if not await self._listens():
+                await self._open_again()
 
     async def _listens(self) -> bool:
         """Whether anybody does, on our port: the library ends its loop on a malformed path.
@@ -135,17 +126,10 @@ class RpcServer:
         self._core.metrics.grpc_restarts.inc()
         try:
             await self._server.stop(0)
-            self._server, self._health, _ = self._bound(f"{self._host}:{self.port}")
-            await self._set_health(self._core.health().ready)
+            self._server, _ = self._bound(f"{self._host}:{self.port}")
             await self._server.start()
         except Exception:  # whatever it is, the watch goes on, and it is tried again
             _log.exception("the gRPC door cannot be opened")
-
-    async def _set_health(self, ready: bool) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING
-        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", _SERVICE):
-            await self._health.set(service, status)
 
 
 def _credentials(tls: Tls) -> grpc.ServerCredentials:

@@ -15,7 +15,7 @@ from service.mailbox import Mailbox
 from service.rpc import convert
 from service.rpc.errors import STATUS, abort
 from service.rpc.generated import fcs_pb2 as pb
-from service.rpc.shared import CANCELLED, Context, check_size, count, write
+from service.rpc.shared import CANCELLED, Context, check_size, count, made, write
 from service.rpc.stream import RequestStream
 
 _log = logging.getLogger(__name__)
@@ -31,11 +31,13 @@ class FcsServicer:
     async def embed(self, message: bytes, context: Context) -> pb.EmbedResponse:
         """Robust embeddings with certificates."""
 
+        def parsed() -> types.EmbedRequest:
+            request = convert.parse(pb.EmbedRequest, message)
+            return convert.embed_request(request, *self._times(context))
+
         async def work() -> pb.EmbedResponse:
             check_size(message, self._core.settings)
-            request = convert.parse(pb.EmbedRequest, message)
-            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
-            result = await self._core.embed(convert.embed_request(request, remaining, most))
+            result = await self._core.embed(await made(message, parsed))
             return await asyncio.to_thread(convert.embed_response, result)
 
         return await self._answered("Embed", context, work)
@@ -53,12 +55,11 @@ class FcsServicer:
 
         def parsed() -> types.ClassifyRequest:
             request = convert.parse(pb.ClassifyRequest, message)
-            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
-            return convert.classify_request(request, remaining, most)
+            return convert.classify_request(request, *self._times(context))
 
         async def work() -> pb.ClassifyResponse:
             check_size(message, self._core.settings)
-            request = await asyncio.to_thread(parsed)  # thousands of references
+            request = await made(message, parsed)
             return convert.classify_response(await self._core.classify(request))
 
         return await self._answered("Classify", context, work)
@@ -80,11 +81,13 @@ class FcsServicer:
                 text, unread = unread, ""
                 await write(context, pb.AnswerResponse(text=text), patience_s)
 
+        def parsed() -> types.AnswerRequest:
+            request = convert.parse(pb.AnswerRequest, message)
+            return convert.answer_request(request, *self._times(context))
+
         async def work() -> None:
             check_size(message, self._core.settings)
-            parsed = convert.parse(pb.AnswerRequest, message)
-            remaining, most = context.time_remaining(), self._core.settings.max_timeout_ms / 1000
-            request = convert.answer_request(parsed, remaining, most)
+            request = await made(message, parsed)
             telling = asyncio.create_task(tell())
             try:
                 result = await self._core.answer(request, heard)
@@ -100,10 +103,15 @@ class FcsServicer:
         """Models, noise levels, limits and defaults."""
 
         async def work() -> pb.InfoResponse:
-            convert.parse(pb.InfoRequest, message)
+            check_size(message, self._core.settings)
+            await made(message, lambda: convert.parse(pb.InfoRequest, message))
             return convert.info_response(self._core.info())
 
         return await self._answered("Info", context, work)
+
+    def _times(self, context: Context) -> tuple[float | None, float]:
+        """Seconds that the call has left, and the most that a request may ask for."""
+        return context.time_remaining(), self._core.settings.max_timeout_ms / 1000
 
     async def _answered(self, method: str, context: Context, work: Callable[[], Awaitable[T]]) -> T:
         """Run a method with its errors mapped and its request counted."""

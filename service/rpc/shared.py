@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
@@ -15,6 +16,8 @@ from service.metrics import Metrics
 
 Context = ServicerContext[Any, Any]
 CANCELLED = "CANCELLED"
+_LARGE = 64 * 1024
+T = TypeVar("T")
 
 
 def client_of(gate: Gate, context: Context) -> str | None:
@@ -39,10 +42,25 @@ def check_size(message: bytes, settings: Settings) -> None:
         raise too_large(f"the message has {len(message)} bytes; at most {most} are accepted")
 
 
+async def made(message: bytes, make: Callable[[], T]) -> T:
+    """What is made of a message; of a large one in a thread, for it may have millions of parts."""
+    return make() if len(message) < _LARGE else await asyncio.to_thread(make)
+
+
 def count(metrics: Metrics, route: str, code: str, began: float) -> None:
     """`fcs_requests_total` and `fcs_request_seconds` of a request that began then, monotonic."""
     metrics.requests.labels(route=route, code=code).inc()
     metrics.request_seconds.labels(route=route).observe(time.monotonic() - began)
+
+
+async def let_go(messages: AsyncIterator[Any]) -> None:
+    """End the reading of a call's messages.
+
+    The library's reader holds its last message in a cycle with itself, until a full collection of
+    garbage, which with torch in memory is rare.
+    """
+    if (close := getattr(aiter(messages), "aclose", None)) is not None:
+        await close()
 
 
 async def write(context: Context, message: Message, most_s: float) -> None:

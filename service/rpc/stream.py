@@ -22,7 +22,7 @@ from service.rpc import convert
 from service.rpc.access import tell
 from service.rpc.errors import STATUS
 from service.rpc.generated import fcs_pb2 as pb
-from service.rpc.shared import CANCELLED, Context, check_size, count, write
+from service.rpc.shared import CANCELLED, Context, check_size, count, let_go, made, write
 from service.usage import Usage, counting
 
 _log = logging.getLogger(__name__)
@@ -73,6 +73,7 @@ class RequestStream:
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+            await let_go(self._requests)
 
     async def _read(self) -> None:
         """Start each request when there is room for it; ends when the last one has ended."""
@@ -127,7 +128,7 @@ class RequestStream:
     async def _answer(self, serial: int, data: bytes, began: float) -> pb.EmbedStreamResponse:
         settings = self._core.settings
         check_size(data, settings)
-        message = convert.parse(pb.EmbedStreamRequest, data)
+        message = await made(data, lambda: convert.parse(pb.EmbedStreamRequest, data))
         if len(message.id) > _MAX_ID:
             raise invalid(f"the id has {len(message.id)} characters; at most {_MAX_ID}", "id")
 
@@ -138,7 +139,7 @@ class RequestStream:
                 self._news.put((serial, event.index), news)
 
         remaining, most = self._context.time_remaining(), settings.max_timeout_ms / 1000
-        request = convert.embed_request(message.request, remaining, most)
+        request = await made(data, lambda: convert.embed_request(message.request, remaining, most))
         result = await self._embed(request, heard if message.progress else None, began)
         answer = await asyncio.to_thread(convert.embed_response, result)
         return pb.EmbedStreamResponse(id=message.id, result=answer)

@@ -1,5 +1,7 @@
 """Slow, silent and many clients at a real socket."""
 
+import os
+import signal
 import socket
 import time
 
@@ -132,6 +134,30 @@ def test_a_new_connection_takes_the_place_of_the_one_that_was_idle_longest(small
             for one in idle:
                 one.close()
         assert read_to_the_end(busy).startswith(b"HTTP/1.1 504")
+
+
+def test_a_crowd_that_comes_at_once_is_held_to_the_connections_that_there_are(small):
+    host, port = small.rest.removeprefix("http://").split(":")
+    os.kill(small.process.pid, signal.SIGSTOP)  # all of them wait when it looks again
+    try:
+        crowd = [socket.create_connection((host, int(port)), timeout=20) for _ in range(60)]
+    finally:
+        os.kill(small.process.pid, signal.SIGCONT)
+    time.sleep(HEAD_S / 2)
+    there = [one for one in crowd if not closed(one)]
+    for one in crowd:
+        one.close()
+    assert len(there) <= int(LIMITS["FCS_MAX_CONNECTIONS"])
+
+
+def closed(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def test_a_client_that_takes_no_answers_is_closed(small):

@@ -1,6 +1,7 @@
 """A real gRPC channel to a real server."""
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from service.receipts.receipt import embedding_digest
 from service.rpc.generated import fcs_pb2 as pb
 from tests.photos import locate
 from tests.pictures.test_decode import png_header
+from tests.rest.test_bad_input import resident_kib
 from tests.rest.test_embed import metric
 from tests.tiny import picture
 
@@ -160,6 +162,47 @@ def test_bytes_that_are_no_message_are_an_invalid_argument(server, method, data)
     channel.close()
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert metric(server, name) == before + 1
+
+
+MANY_PARTS = b"\x1a\x00" * 60_000  # empty messages of a conversation
+
+
+@pytest.mark.parametrize(
+    ("method", "data", "code", "reason"),
+    [
+        ("Info", bytes(16 * 2**20 + 1), "INVALID_ARGUMENT", "bytes; at most"),
+        ("Answer", MANY_PARTS, "INVALID_ARGUMENT", "over 50000 parts"),
+        ("Info", b"\xf8\x07\x01" * 200_000, "INVALID_ARGUMENT", "unknown field number 127"),
+    ],
+    ids=["large info", "many parts", "many unknown fields"],
+)
+def test_messages_made_to_hurt_are_refused(server, method, data, code, reason):
+    channel, _ = server.stub()
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/fcs.v1.Fcs/{method}")(data)
+    channel.close()
+    assert caught.value.code().name == code
+    assert reason in caught.value.details()
+
+
+def test_messages_of_ended_calls_are_not_kept(server, stub):
+    """One after the other; what is refused and what is answered."""
+    large = picture() + bytes(8 * 2**20)  # trailing bytes are none of the decoder's business
+    requests = [
+        request_of(large, samples=1, selection_samples=1, certify=False),
+        request_of(large, samples=1, selection_samples=10**7),
+    ]
+
+    def rounds(count):
+        for _ in range(count):
+            for request in requests:
+                with contextlib.suppress(grpc.RpcError):
+                    stub.Embed(request)
+
+    rounds(6)
+    before = resident_kib(server.process)
+    rounds(20)
+    assert resident_kib(server.process) - before < 120_000  # of 320 MiB that came
 
 
 def test_a_timeout_over_the_limit_is_refused_with_or_without_a_deadline(stub):

@@ -87,3 +87,17 @@ def test_a_stream_that_asks_nothing_gives_back_its_place_and_one_at_work_does_no
     error = run(scenario, body_timeout_ms=700)
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "nothing was asked" in error.details()
+
+
+def test_a_silent_reflection_stream_gives_back_its_place():
+    async def scenario(core, port):
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            method = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+            silent = [channel.stream_stream(method)() for _ in range(2)]
+            for call in silent:
+                with pytest.raises(grpc.aio.AioRpcError) as ended:
+                    await call.read()
+                assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            return await fcs_pb2_grpc.FcsStub(channel).Embed(request_of())
+
+    assert len(run(scenario, body_timeout_ms=500, max_requests=2, max_connections=4).data) == 1
