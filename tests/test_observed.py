@@ -135,7 +135,7 @@ def test_no_seed_key_prompt_or_answer_is_in_the_log(seen):
     whole = "".join(raw)
     secrets = [SEED, KEY, PROMPT, answers["answer"].json()["answer"]]
     item = answers["embed"].json()["data"][0]
-    secrets += [item["certificate"]["seed"], str(item["embedding"][0])]
+    secrets += [item["certificate"]["seed"], str(max(item["embedding"]))]
     secrets += [REFERENCE]
     assert all(secrets)
     assert [secret for secret in secrets if secret in whole] == []
