@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import threading
 
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -46,14 +47,14 @@ def tiny(monkeypatch):
     return encoder
 
 
-def request():
-    return EmbedRequest(images=(picture(),), samples=50, selection_samples=10)
+def request(samples=50):
+    return EmbedRequest(images=(picture(),), samples=samples, selection_samples=10, target=None)
 
 
-async def asked(core, trace, sampled=True):
+async def asked(core, trace, sampled=True, samples=50):
     parent = {"traceparent": f"00-{trace}-{1:016x}-{int(sampled):02d}"}
     with tracing.serving("request", parent, {}):
-        return await core.embed(request())
+        return await core.embed(request(samples))
 
 
 def named(spans, name):
@@ -64,10 +65,16 @@ def traces_of(batch):
     return {f"{link.context.trace_id:032x}" for link in batch.links}
 
 
-def test_requests_that_share_a_batch_are_both_linked_to_it():
+def test_requests_that_share_a_batch_are_both_linked_to_it(tiny):
     async def together(core):
-        for _ in range(10):  # on a busy machine one may have ended before the other began
-            await asyncio.gather(*(asked(core, trace) for trace in TRACES))
+        free = threading.Event()
+        tiny.fails_on = lambda _: not free.wait(20)
+        # More than may be in flight before the second comes, however late that is.
+        asking = asyncio.gather(*(asked(core, trace, samples=300) for trace in TRACES))
+        while core.metrics.registry.get_sample_value("fcs_jobs_running") < len(TRACES):
+            await asyncio.sleep(0.001)
+        free.set()
+        await asking
 
     spans = run(together)
     batches = named(spans, "device.batch")
