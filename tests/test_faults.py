@@ -35,6 +35,23 @@ def out_of_memory_above(encoder, rows):
     encoder.error = MemoryError("out of memory")
 
 
+def in_turn(*errors, then=lambda: False):
+    """For `Rotation.fails_on`: each call raises the next of these; from then on as `then` says."""
+    left = iter(errors)
+
+    def fails(_):
+        if error := next(left, None):
+            raise error
+        return then()
+
+    return fails
+
+
+def die(fleet, monkeypatch, error):
+    """The device thread meets an error when it next looks for work."""
+    monkeypatch.setattr(fleet.engines[0]._scheduler, "next_batch", in_turn(error))
+
+
 def metrics_of(fleet):
     return fleet.engines[0]._metrics
 
@@ -324,7 +341,7 @@ def test_a_device_that_dies_short_of_memory_comes_back_in_a_smaller_shape(make_f
     encoder = Rotation()
     fleet = make_fleet(tiny_model(encoder=encoder, batch_size=8))
     out_of_memory_above(encoder, 3)
-    monkeypatch.setattr(fleet.engines[0]._scheduler, "next_batch", lambda _: 1 / 0)
+    die(fleet, monkeypatch, SystemError("gone"))
     job = job_of()
     fleet.submit([job])
     with pytest.raises(ServiceError, match="device thread died"):
@@ -339,7 +356,7 @@ def test_a_device_that_dies_with_memory_for_not_even_one_sample_is_lost(make_fle
     encoder = Rotation()
     fleet = make_fleet(tiny_model(encoder=encoder))
     out_of_memory_above(encoder, 0)
-    monkeypatch.setattr(fleet.engines[0]._scheduler, "next_batch", lambda _: 1 / 0)
+    die(fleet, monkeypatch, SystemError("gone"))
     job = job_of()
     fleet.submit([job])
     with pytest.raises(ServiceError, match="device thread died"):
@@ -361,21 +378,11 @@ def test_a_call_that_sticks_is_told_and_work_goes_on_when_it_returns(
     encoder = Rotation()
     fleet = make_fleet(tiny_model(encoder=encoder), device_timeout_s=0.3)
     free = threading.Event()
+    failures = (error, error)  # one for each lane
     if isinstance(error, SystemError):
-        monkeypatch.setattr(
-            fleet.engines[0]._scheduler, "next_batch", lambda _: (_ for _ in ()).throw(error)
-        )
-        calls = iter([])
-    else:
-        calls = iter([error, error])  # one for each lane
-
-    def fails_then_sticks(pixels):
-        if failure := next(calls, None):
-            raise failure
-        assert free.wait(WAIT)
-        return False
-
-    encoder.fails_on = fails_then_sticks
+        die(fleet, monkeypatch, error)
+        failures = ()
+    encoder.fails_on = in_turn(*failures, then=lambda: not free.wait(WAIT))
     job = job_of()
     fleet.submit([job])
     with pytest.raises(ServiceError) as caught:
@@ -394,15 +401,8 @@ def test_a_device_that_fails_after_its_stuck_call_returned_has_its_restart_still
 ):
     encoder = Rotation()
     fleet = make_fleet(tiny_model(encoder=encoder, lanes=1), device_timeout_s=0.3)
-    free, failures = threading.Event(), iter([MemoryError("out of memory")])
-
-    def fails_then_sticks(pixels):
-        if error := next(failures, None):
-            raise error
-        assert free.wait(WAIT)
-        return False
-
-    encoder.fails_on = fails_then_sticks
+    free, short = threading.Event(), MemoryError("out of memory")
+    encoder.fails_on = in_turn(short, then=lambda: not free.wait(WAIT))
     device = fleet.engines[0]._device
     revive, refusals = device.revive, iter([RuntimeError("not yet")])
 
@@ -439,14 +439,8 @@ def test_a_device_that_fails_when_it_is_revived_is_lost(make_fleet, error):
 def test_another_error_after_a_halving_halves_no_further(make_fleet):
     encoder = Rotation()
     fleet = make_fleet(tiny_model(encoder=encoder, batch_size=64, lanes=1))
-    calls = iter([MemoryError("out of memory"), *[RuntimeError("passing")] * 2])
-
-    def fails_in_turn(pixels):
-        if error := next(calls, None):
-            raise error
-        return False
-
-    encoder.fails_on = fails_in_turn
+    passing = RuntimeError("passing")
+    encoder.fails_on = in_turn(MemoryError("out of memory"), passing, passing)
     job = job_of()
     fleet.submit([job])
     with pytest.raises(ServiceError, match="RuntimeError"):

@@ -25,7 +25,7 @@ def stub_of(port):
     return channel, health_pb2_grpc.HealthStub(channel)
 
 
-def test_a_watcher_is_told_each_change_and_a_check_the_present(monkeypatch):
+def test_a_watcher_is_told_each_change_and_a_check_the_present():
     async def scenario(core, port):
         channel, stub = stub_of(port)
         async with channel:
