@@ -171,7 +171,9 @@ class Settings(BaseSettings):
     max_radii: int = Field(64, ge=1)
     max_answer_tokens: int = Field(1024, ge=1)
     max_prompt_tokens: int = Field(
-        2048, ge=1, description="of text; one that is read holds up all other answers meanwhile"
+        2048,
+        ge=1,
+        description="of text, and 64 characters each; while one is read, other answers wait",
     )
     max_answers: int = Field(8, ge=1, description="decoded together; more wait")
     max_pending_answers: int = Field(64, ge=1, description="accepted and not ended; over it: 429")
